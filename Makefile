@@ -1,0 +1,72 @@
+# make demo    from nothing to the paired table on libero_object, with the shipped weights
+# make test    from nothing to green: lint, format, types, tests
+# make setup   only the environment: .venv from constraints.txt, and the GL libraries
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+
+# OpenCV and MuJoCo load these; EGL draws the pictures.
+GL_LIBRARIES := libGL.so.1 libEGL.so.1 libOpenGL.so.0 libgthread-2.0.so.0
+GL_PACKAGES := libgl1 libegl1 libgl1-mesa-dri libopengl0 libglib2.0-0
+
+export LP_NUM_THREADS ?= 1
+
+.PHONY: help setup demo test lint format clean
+
+help:
+	@sed -n 's/^# \{0,1\}make/make/p' Makefile
+
+setup: .venv/.graphics .venv/.installed
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))' 2>/dev/null || \
+	  { echo "forethought needs Python 3.11 or newer; say which with make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+# The link lets pyright find `import forethought`: the root of the repository is the package.
+define install
+@echo "Installing forethought[$(1)] into .venv (a few minutes the first time) …"
+@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(1)]'
+@mkdir -p .venv/editable && ln -sfn ../.. .venv/editable/forethought
+@touch $@
+endef
+comma := ,
+
+.venv/.installed: pyproject.toml constraints.txt | .venv/bin/python
+	$(call install,libero)
+
+.venv/.installed-dev: pyproject.toml constraints.txt | .venv/bin/python
+	$(call install,libero$(comma)dev)
+	@touch .venv/.installed
+
+.venv/.graphics: | .venv/bin/python
+	@missing=; for library in $(GL_LIBRARIES); do \
+	  $(BIN)/python -c "import ctypes, sys; ctypes.CDLL(sys.argv[1])" $$library 2>/dev/null || missing="$$missing $$library"; \
+	done; \
+	if [ -z "$$missing" ]; then touch $@; exit 0; fi; \
+	echo "Missing graphics libraries:$$missing"; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  (apt-get install --yes --quiet $(GL_PACKAGES) || \
+	  { apt-get update --quiet && apt-get install --yes --quiet $(GL_PACKAGES); }) >/dev/null && touch $@; \
+	else \
+	  echo "Install them and run make again:  sudo apt-get install $(GL_PACKAGES)"; exit 1; \
+	fi
+
+demo: setup
+	$(BIN)/forethought eval --config-name demo
+
+test: .venv/.graphics .venv/.installed-dev lint
+	$(BIN)/pytest
+
+lint: .venv/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: .venv/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf build dist outputs multirun *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
