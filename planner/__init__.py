@@ -1,0 +1,73 @@
+"""Search over action chunks. Knows arrays and the protocols; no policy, no benchmark, no file.
+
+    planner = forethought(world_model, reward_model, action_spec=spec, memory=memory, simulations=32)
+    decision = planner.plan(observation, samples, seeds)
+
+``presets`` are the planners by name. ``search`` holds the algorithm; ``proposals``, ``selection``,
+``backup``, ``budget`` and ``decision`` each hold one of its choices; ``tree`` the arrays it works on.
+"""
+
+from __future__ import annotations
+
+from .backup import BACKUPS, Backup, MaximumBackup, MeanBackup, TemporalDifferenceMix
+from .best_of_n import BestOfN
+from .budget import Budget
+from .chunk_space import ChunkSpace
+from .decision import DecisionRule
+from .presets import PRESETS, best_of_n, forethought, vla_reasoner
+from .proposals import (
+    ChunkMemory,
+    Context,
+    DatasetKernels,
+    KernelProposals,
+    PolicyKernels,
+    PolicySamples,
+    Proposals,
+    Proposed,
+    RetrievedKernels,
+)
+from .search import Scoring, TreeSearch
+from .selection import (
+    DensityUcb,
+    KernelRegression,
+    ProgressiveWidening,
+    Puct,
+    SelectionRule,
+    SequentialHalving,
+)
+from .tree import LatentPool, Tree
+
+__all__ = [
+    "BACKUPS",
+    "PRESETS",
+    "Backup",
+    "BestOfN",
+    "Budget",
+    "ChunkMemory",
+    "ChunkSpace",
+    "Context",
+    "DatasetKernels",
+    "DecisionRule",
+    "DensityUcb",
+    "KernelProposals",
+    "KernelRegression",
+    "LatentPool",
+    "MaximumBackup",
+    "MeanBackup",
+    "PolicyKernels",
+    "PolicySamples",
+    "ProgressiveWidening",
+    "Proposals",
+    "Proposed",
+    "Puct",
+    "RetrievedKernels",
+    "Scoring",
+    "SelectionRule",
+    "SequentialHalving",
+    "TemporalDifferenceMix",
+    "Tree",
+    "TreeSearch",
+    "best_of_n",
+    "forethought",
+    "vla_reasoner",
+]

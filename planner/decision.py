@@ -1,0 +1,158 @@
+"""Which chunk to execute once the search is over, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..interfaces import ActionSpec, ForethoughtError
+from .rotation import slerp
+
+
+@dataclass(frozen=True, eq=False)
+class RootStatistics:
+    """What the search knows about the root's children.
+
+    Attributes:
+        chunks: ``float32 [B, K, H, A]``; slot 0 is the policy's own.
+        source: ``int8 [B, K]``.
+        source_names: Names of the sources.
+        value: Backed-up values, ``float64 [B, K]``; NaN where not evaluated, −inf where disqualified.
+        spread: The reward model's spread, ``float64 [B, K]``.
+        visits: ``int32 [B, K]``.
+        closed: Whether everything below was evaluated, ``bool [B, K]``.
+    """
+
+    chunks: np.ndarray
+    source: np.ndarray
+    source_names: tuple[str, ...]
+    value: np.ndarray
+    spread: np.ndarray
+    visits: np.ndarray
+    closed: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """The outcome for B rows; the fields are those of ``Decision``."""
+
+    chunk: np.ndarray
+    slot: np.ndarray
+    value: np.ndarray
+    policy_value: np.ndarray
+    overridden: np.ndarray
+    fallback: np.ndarray
+    reason: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DecisionRule:
+    """Highest value among sufficiently visited children, past a margin over the policy's own chunk.
+
+    Attributes:
+        margin: How much more value than the policy's chunk another must have, in units of the value.
+        visit_fraction: A child counts once it has this share of the most visited child's visits, in [0, 1].
+            Children below which nothing is left to evaluate always count.
+        confidence: z of the lower bound v − z·spread/√n by which children are compared; 0 compares the
+            values.
+        policy_weight: α of the injection α·policy + (1−α)·search, in [0, 1): positions linearly, rotations
+            along the arc on SO(3). 0 executes the chunk found. (VLA-Reasoner uses 0.6; its α = 1 is the
+            policy alone.)
+        gripper_votes: How many of the best children vote on each step's binary gripper when blending; 1 takes
+            the chosen chunk's. A binary gripper is never averaged.
+    """
+
+    margin: float = 0.03
+    visit_fraction: float = 0.25
+    confidence: float = 0.0
+    policy_weight: float = 0.0
+    gripper_votes: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.margin >= 0.0 or not self.confidence >= 0.0:
+            raise ForethoughtError(
+                f"margin and confidence must not be negative; got {self.margin}, {self.confidence}."
+            )
+        if not 0.0 <= self.visit_fraction <= 1.0 or not 0.0 <= self.policy_weight < 1.0:
+            raise ForethoughtError(
+                f"visit_fraction must lie in [0, 1] and policy_weight in [0, 1); got {self.visit_fraction}, "
+                f"{self.policy_weight}. To execute the policy alone, use no planner."
+            )
+        if self.gripper_votes < 1:
+            raise ForethoughtError(f"gripper_votes must be at least 1; got {self.gripper_votes}.")
+
+    def __call__(self, root: RootStatistics, spec: ActionSpec) -> Choice:
+        """Decide for every row. A row whose policy chunk has no finite value falls back to it."""
+        rows = np.arange(root.value.shape[0])
+        finite = np.isfinite(root.value)
+        most = root.visits.max(axis=1, keepdims=True)
+        eligible = finite & (root.closed | (root.visits >= np.maximum(1.0, self.visit_fraction * most)))
+        eligible[:, 0] = finite[:, 0]
+        bound = root.value
+        if self.confidence:
+            bound = root.value - self.confidence * root.spread / np.sqrt(np.maximum(root.visits, 1))
+        ranked = np.where(eligible, bound, -np.inf)
+        best = ranked.argmax(axis=1)
+        fallback = ~finite[:, 0]
+        with np.errstate(invalid="ignore"):
+            gain = ranked[rows, best] - ranked[:, 0]
+        overridden = ~fallback & (best != 0) & (gain > self.margin)
+        slot = np.where(overridden, best, 0).astype(np.int32)
+        chunk = root.chunks[rows, slot]
+        if self.policy_weight and overridden.any():
+            chunk[overridden] = self._inject(root, ranked, slot, spec)[overridden]
+        value = np.where(fallback, np.nan, root.value[rows, slot]).astype(np.float32)
+        policy_value = np.where(fallback, np.nan, root.value[:, 0]).astype(np.float32)
+        reason = tuple(
+            self._reason(root, row, bool(fallback[row]), int(slot[row]), float(gain[row]))
+            for row in range(rows.size)
+        )
+        return Choice(chunk, slot, value, policy_value, overridden, fallback, reason)
+
+    def _inject(
+        self, root: RootStatistics, ranked: np.ndarray, slot: np.ndarray, spec: ActionSpec
+    ) -> np.ndarray:
+        rows = np.arange(slot.size)
+        chosen = root.chunks[rows, slot]
+        gripper = chosen
+        if self.gripper_votes > 1:
+            order = np.argsort(-ranked, axis=1, kind="stable")[:, : self.gripper_votes]
+            voters = np.isfinite(np.take_along_axis(ranked, order, axis=1))
+            gripper = vote(root.chunks[rows[:, None], order], voters, chosen)
+        return blend(root.chunks[:, 0], chosen, gripper, self.policy_weight, spec)
+
+    def _reason(self, root: RootStatistics, row: int, fallback: bool, slot: int, gain: float) -> str:
+        if fallback:
+            return "fallback: the policy's chunk has no finite value"
+        if slot:
+            return f"search: {root.source_names[root.source[row, slot]]} is better by {gain:.3f}"
+        if gain > 0.0:
+            return f"policy: the best is better by {gain:.3f}, within the margin of {self.margin:g}"
+        return "policy: nothing is better"
+
+
+def blend(
+    policy: np.ndarray, chosen: np.ndarray, gripper: np.ndarray, policy_weight: float, spec: ActionSpec
+) -> np.ndarray:
+    """α·policy + (1−α)·chosen for chunks ``[..., H, A]``: linear, but rotations on SO(3) and binary grippers
+    from ``gripper`` (chunks of the same shape). Inside the bounds, float32."""
+    weight = 1.0 - policy_weight
+    result = policy_weight * policy.astype(np.float64) + weight * chosen
+    rotation = list(spec.rotation)
+    if len(rotation) == 3:
+        scale = spec.rotation_scale
+        arc = slerp(policy[..., rotation].astype(np.float64) * scale, chosen[..., rotation] * scale, weight)
+        result[..., rotation] = arc / scale
+    binary = [index for index in range(spec.size) if index not in spec.continuous]
+    result[..., binary] = gripper[..., binary]
+    return spec.clip(result)
+
+
+def vote(chunks: np.ndarray, voters: np.ndarray, tie: np.ndarray) -> np.ndarray:
+    """Per entry the majority among chunks ``[B, n, H, A]`` whose ``voters`` ``[B, n]`` is true, for entries
+    that only take two values; where both have as many, that of ``tie`` ``[B, H, A]``."""
+    same = ((chunks == tie[:, None]) & voters[:, :, None, None]).sum(axis=1)
+    other = (chunks != tie[:, None]) & voters[:, :, None, None]
+    rival = np.take_along_axis(chunks, other.argmax(axis=1)[:, None], axis=1)[:, 0]
+    return np.where(same >= other.sum(axis=1), tie, rival)

@@ -1,0 +1,269 @@
+"""The planners that are always compared, with their defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ..interfaces import ActionSpec, ForethoughtError, Planner, RewardModel, WorldModel
+from .backup import BACKUPS, Backup, MeanBackup, TemporalDifferenceMix
+from .best_of_n import BestOfN
+from .budget import Budget
+from .decision import DecisionRule
+from .proposals import (
+    DEFAULT_BANDWIDTHS,
+    ChunkMemory,
+    DatasetKernels,
+    KernelProposals,
+    KernelSource,
+    PolicyKernels,
+    RetrievedKernels,
+)
+from .search import Scoring, TreeSearch
+from .selection import DensityUcb, KernelRegression, ProgressiveWidening, Puct, SelectionRule
+
+
+def forethought(
+    world_model: WorldModel,
+    reward_model: RewardModel,
+    *,
+    action_spec: ActionSpec,
+    memory: ChunkMemory | None = None,
+    simulations: int | None = 32,
+    milliseconds: float | None = None,
+    children: int | None = None,
+    depth: int = 1,
+    inner_children: int = 8,
+    wave: int = 8,
+    memory_share: float = 0.5,
+    neighbours: int = 16,
+    bandwidths: Sequence[float] = DEFAULT_BANDWIDTHS,
+    shared_noise: float = 0.85,
+    rotation_scale: float = 0.4,
+    flip_probability: float = 0.1,
+    exploration: float = 1.25,
+    kernel_regression: float | None = None,
+    backup: str = "td_mix",
+    beta: float = 0.5,
+    pessimism: float = 1.0,
+    disagreement: float = 0.0,
+    discount: float = 0.98,
+    margin: float = 0.03,
+    visit_fraction: float = 0.25,
+    confidence: float = 0.0,
+    policy_weight: float = 0.0,
+) -> Planner:
+    """Our planner: policy-centred and retrieved kernels, sequential halving, TD-mix backup, a margin before
+    switching.
+
+    Args:
+        world_model: Predicts the state after a chunk.
+        reward_model: Scores states.
+        action_spec: Meaning and bounds of the action.
+        memory: Chunks of successful offline states, or None for kernels on the policy's samples only.
+        simulations: Distinct evaluations per decision and row, or None for no such limit.
+        milliseconds: Wall time per decision, or None for no such limit.
+        children: Root candidates, the policy's own included. None: all simulations at depth 1, half of them
+            deeper (32 when only milliseconds limit the search).
+        depth: Longest imagined sequence of chunks.
+        inner_children: Candidates of every other node.
+        wave: Leaves evaluated together after the root's candidates.
+        memory_share: Share of all proposals that the memory offers, in [0, 1); without a memory the policy's
+            kernels take all.
+        neighbours: Offline states retrieved.
+        bandwidths: Ladder of kernel widths, units of half the range of the bounds.
+        shared_noise: Share of a kernel's variance common to all steps of a chunk.
+        rotation_scale: Factor on the deviation of rotations.
+        flip_probability: Probability that a candidate's binary gripper is inverted.
+        exploration: c of PUCT below the root.
+        kernel_regression: Width of the kernel by which inner siblings share statistics, or None for no
+            sharing.
+        backup: ``td_mix``, ``max`` or ``mean``.
+        beta: Weight of the tree in ``td_mix``.
+        pessimism: λ on the reward model's spread.
+        disagreement: Weight of the world model's disagreement.
+        discount: γ per control step.
+        margin: Value that another chunk must have over the policy's own.
+        visit_fraction: Share of the most visited child's visits that a child needs to be chosen.
+        confidence: z of the lower confidence bound; 0 compares the values.
+        policy_weight: α of the injection; 0 executes the chunk found.
+    """
+    if memory is not None and not 0.0 <= memory_share < 1.0:
+        raise ForethoughtError(
+            f"memory_share must lie in [0, 1): the policy's kernels keep the rest; got {memory_share}."
+        )
+    widths = tuple(float(width) for width in bandwidths)
+    sources: list[KernelSource] = [PolicyKernels(share=1.0, bandwidths=widths)]
+    if memory is not None and memory_share > 0.0:
+        sources = [
+            PolicyKernels(share=1.0 - memory_share, bandwidths=widths),
+            RetrievedKernels(memory, int(neighbours), share=memory_share, bandwidths=widths),
+        ]
+    inner: SelectionRule = Puct(exploration)
+    if kernel_regression is not None:
+        inner = KernelRegression(inner, action_spec, kernel_regression)
+    return TreeSearch(
+        world_model,
+        reward_model,
+        KernelProposals(
+            action_spec,
+            tuple(sources),
+            shared=shared_noise,
+            rotation_scale=rotation_scale,
+            flip_probability=flip_probability,
+        ),
+        action_spec,
+        budget=Budget(simulations, milliseconds),
+        children=_root_children(children, simulations, depth),
+        depth=depth,
+        inner_children=inner_children,
+        wave=wave,
+        inner_rule=inner,
+        backup=_backup(backup, beta),
+        scoring=Scoring(pessimism=pessimism, disagreement=disagreement, discount=discount),
+        decision=DecisionRule(
+            margin=margin,
+            visit_fraction=visit_fraction,
+            confidence=confidence,
+            policy_weight=policy_weight,
+        ),
+    )
+
+
+def vla_reasoner(
+    world_model: WorldModel,
+    reward_model: RewardModel,
+    *,
+    action_spec: ActionSpec,
+    memory: ChunkMemory | None = None,
+    simulations: int | None = 32,
+    milliseconds: float | None = None,
+    children: int | None = None,
+    depth: int = 2,
+    inner_children: int = 8,
+    wave: int = 1,
+    bandwidths: Sequence[float] = (0.08,),
+    kernels: int = 2000,
+    shared_noise: float = 0.0,
+    flip_probability: float = 0.0,
+    exploration: float = 0.5,
+    discount: float = 1.0,
+    policy_weight: float = 0.6,
+) -> Planner:
+    """VLA-Reasoner (arXiv 2509.22643): state-independent density, density as visit count, injection of α =
+    0.6.
+
+    The kernels stand on all chunks of the memory whatever the state; UCB counts by density; values are
+    averaged on the way up; the best child is injected into the policy's action without a margin; every
+    decision builds a new tree. What the paper leaves open (kernel width, exploration, tree size) is named
+    below. Its reward is another matter: train it with the paper's labels and hand it in.
+
+    Args:
+        world_model: Predicts the state after a chunk.
+        reward_model: Scores states; only its mean counts here.
+        action_spec: Meaning and bounds of the action.
+        memory: Holds the chunks of the offline data; needed.
+        simulations: Distinct evaluations per decision and row, or None for no such limit.
+        milliseconds: Wall time per decision, or None for no such limit.
+        children: Root candidates, the policy's own included; None: half of the simulations (all at depth 1).
+        depth: Longest imagined sequence of chunks.
+        inner_children: Candidates of every other node.
+        wave: Leaves evaluated together after the root's candidates.
+        bandwidths: Kernel widths, units of half the range of the bounds.
+        kernels: Chunks of the memory that carry a kernel, evenly spaced through it; all if it holds fewer.
+        shared_noise: Share of a kernel's variance common to all steps of a chunk.
+        flip_probability: Probability that a candidate's binary gripper is inverted.
+        exploration: c of UCB.
+        discount: γ per control step.
+        policy_weight: The paper's α, the weight of the policy's own action.
+    """
+    if memory is None:
+        raise ForethoughtError(
+            "vla_reasoner draws from all chunks of an offline data set and was given memory=None. "
+            "Pass a memory (its all_chunks() is used), or use the preset forethought, which can do without."
+        )
+    if kernels < 1:
+        raise ForethoughtError(f"kernels must be at least 1; got {kernels}.")
+    chunks = memory.all_chunks()
+    if len(chunks) > kernels:
+        chunks = chunks[np.linspace(0, len(chunks) - 1, kernels).astype(np.int64)]
+    rule = DensityUcb(exploration)
+    return TreeSearch(
+        world_model,
+        reward_model,
+        KernelProposals(
+            action_spec,
+            (DatasetKernels(chunks, bandwidths=tuple(float(width) for width in bandwidths)),),
+            shared=shared_noise,
+            rotation_scale=1.0,
+            flip_probability=flip_probability,
+        ),
+        action_spec,
+        budget=Budget(simulations, milliseconds),
+        children=_root_children(children, simulations, depth),
+        depth=depth,
+        inner_children=inner_children,
+        wave=wave,
+        root_rule=rule,
+        inner_rule=rule,
+        widening=ProgressiveWidening(factor=inner_children),
+        backup=MeanBackup(),
+        scoring=Scoring(pessimism=0.0, discount=discount),
+        decision=DecisionRule(margin=0.0, visit_fraction=0.0, policy_weight=policy_weight),
+    )
+
+
+def best_of_n(
+    world_model: WorldModel,
+    reward_model: RewardModel,
+    *,
+    action_spec: ActionSpec,
+    memory: ChunkMemory | None = None,
+    n: int | None = None,
+    simulations: int = 32,
+    pessimism: float = 1.0,
+    margin: float = 0.03,
+) -> Planner:
+    """The policy's own samples, scored after one chunk.
+
+    Args:
+        world_model: Predicts the state after a chunk.
+        reward_model: Scores states.
+        action_spec: Meaning and bounds of the action.
+        memory: Not used; accepted so that all presets take the same arguments.
+        n: Samples to compare; None: ``simulations``. Ask the policy for as many.
+        simulations: The same number by the name that the other presets use.
+        pessimism: λ on the reward model's spread.
+        margin: Value that another sample must have over the policy's own.
+    """
+    return BestOfN(
+        world_model,
+        reward_model,
+        action_spec,
+        n=simulations if n is None else n,
+        scoring=Scoring(pessimism=pessimism),
+        decision=DecisionRule(margin=margin),
+    )
+
+
+PRESETS: dict[str, Callable[..., Planner]] = {
+    "forethought": forethought,
+    "vla_reasoner": vla_reasoner,
+    "best_of_n": best_of_n,
+}
+"""Presets by name."""
+
+
+def _root_children(children: int | None, simulations: int | None, depth: int) -> int:
+    if children is not None:
+        return children
+    if simulations is None:
+        return 32
+    return max(1, simulations if depth == 1 else simulations // 2)
+
+
+def _backup(name: str, beta: float) -> Backup:
+    if name not in BACKUPS:
+        raise ForethoughtError(f"Unknown backup {name!r}; choose one of {', '.join(sorted(BACKUPS))}.")
+    return TemporalDifferenceMix(beta) if name == "td_mix" else BACKUPS[name]

@@ -1,0 +1,460 @@
+"""The search: phase one evaluates every root candidate, then waves of simulate, expand, backward.
+
+Those who know mctx find its functions here; new are continuous actions, waves, budgets and rows that end on
+their own. The algorithm with waves of one simulation is the sequential one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ..interfaces import (
+    ActionSamples,
+    ActionSpec,
+    Candidates,
+    Decision,
+    ForethoughtError,
+    Latent,
+    Observation,
+    RewardModel,
+    WorldModel,
+)
+from .backup import Backup, TemporalDifferenceMix
+from .budget import Budget, Clock
+from .decision import DecisionRule, RootStatistics
+from .proposals import Context, Proposals
+from .selection import ProgressiveWidening, Puct, SelectionRule, SequentialHalving, Siblings
+from .tree import NONE, LatentPool, Tree, finite_rows
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How a predicted state becomes the score of a node.
+
+    Attributes:
+        pessimism: λ in value − λ·spread of the reward model.
+        disagreement: Weight of the world model's disagreement, subtracted as well.
+        discount: γ per control step; a chunk of H steps discounts by γ^H.
+        terminal: Done-probability from which a node counts as the end: nothing is searched below it.
+    """
+
+    pessimism: float = 1.0
+    disagreement: float = 0.0
+    discount: float = 0.98
+    terminal: float = 0.95
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.discount <= 1.0:
+            raise ForethoughtError(
+                f"discount is per control step and must lie in (0, 1]; got {self.discount}."
+            )
+
+
+@dataclass(eq=False)
+class Run:
+    """One decision under way, for B rows.
+
+    Attributes:
+        tree: The trees.
+        pool: Latents of evaluated nodes.
+        samples: The policy's chunks, ``float32 [B, N, H, A]``, finite.
+        instruction: B strings.
+        seeds: ``int64 [B]``.
+        spent: Distinct evaluations, ``int64 [B]``.
+        disqualified: Evaluations that were not finite, ``int64 [B]``.
+    """
+
+    tree: Tree
+    pool: LatentPool
+    samples: np.ndarray
+    instruction: tuple[str, ...]
+    seeds: np.ndarray
+    spent: np.ndarray
+    disqualified: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class TreeSearch:
+    """A planner that searches a tree of action chunks in imagination.
+
+    Attributes:
+        world_model: Predicts the state after a chunk.
+        reward_model: Scores states.
+        proposals: Offers chunks to a node.
+        action_spec: Meaning and bounds of the action.
+        budget: What a decision may spend.
+        children: Candidates K of the root, the policy's own included; fewer if the budget has fewer
+            simulations.
+        depth: Longest imagined sequence of chunks, >= 1.
+        inner_children: Candidates of every other node.
+        wave: Leaves per row that are evaluated together after phase one.
+        root_rule: Selection at the root; None: sequential halving over the budget.
+        inner_rule: Selection below the root.
+        widening: How many candidates of an inner node are open, by its visits.
+        backup: How children's values reach their parent.
+        scoring: How a state becomes a score.
+        decision: Which chunk is executed in the end.
+    """
+
+    world_model: WorldModel
+    reward_model: RewardModel
+    proposals: Proposals
+    action_spec: ActionSpec
+    budget: Budget = field(default_factory=lambda: Budget(simulations=32))
+    children: int = 32
+    depth: int = 1
+    inner_children: int = 8
+    wave: int = 8
+    root_rule: SelectionRule | None = None
+    inner_rule: SelectionRule = field(default_factory=Puct)
+    widening: ProgressiveWidening = field(default_factory=ProgressiveWidening)
+    backup: Backup = field(default_factory=TemporalDifferenceMix)
+    scoring: Scoring = field(default_factory=Scoring)
+    decision: DecisionRule = field(default_factory=DecisionRule)
+
+    def __post_init__(self) -> None:
+        for name in ("children", "depth", "inner_children", "wave"):
+            number = getattr(self, name)
+            if number != int(number) or number < 1:
+                raise ForethoughtError(f"{name} must be an integer >= 1; got {number}.")
+
+    def plan(self, observation: Observation, samples: ActionSamples, seeds: np.ndarray) -> Decision:
+        """One decision per row. Exceptions of the models pass through; numbers that are not finite do not: a
+        candidate that leads to them is out, and a row whose policy chunk does returns that chunk as a
+        fallback."""
+        clock = self.budget.start()
+        chunks, whole, seeds = self._checked(samples, observation, seeds)
+        latent = self.world_model.encode(observation)
+        encoded = clock.milliseconds
+        alive = finite_rows(latent)
+        if not alive.all():
+            # No model is asked about a state that is not finite: another row's stands in, unheard.
+            stand_in = int(alive.argmax())
+            if not alive[stand_in]:
+                return self._without_search(chunks, samples, whole, encoded)
+            latent = latent[np.where(alive, np.arange(alive.size), stand_in)]
+        alive = alive & whole
+        run = self.search(latent, observation.instruction, chunks, seeds, clock, alive)
+        decision = self._decide(run, samples, whole, alive)
+        return replace(decision, milliseconds={"encode": encoded, "search": clock.milliseconds - encoded})
+
+    def search(
+        self,
+        latent: Latent,
+        instruction: tuple[str, ...],
+        samples: np.ndarray,
+        seeds: np.ndarray,
+        clock: Clock,
+        alive: np.ndarray | None = None,
+    ) -> Run:
+        """Build the trees of B rows from root latents ``[B, ...]`` and finite policy chunks ``[B, N, H, A]``.
+
+        Rows that are not ``alive`` (``bool [B]``) are closed after phase one.
+        """
+        batch = seeds.size
+        most = self.budget.simulations
+        children = self.children if most is None else min(self.children, int(most))
+        expected = 4 * children if most is None else int(most)
+        nodes = 1 + children + max(expected - children, 0) * self.inner_children
+        tree = Tree(batch, min(nodes, 4096), *samples.shape[2:])
+        pool = LatentPool(latent, batch * (1 + min(expected, 4096)))
+        nothing = np.zeros(batch, np.int64)
+        run = Run(tree, pool, samples, instruction, seeds, spent=nothing, disqualified=nothing.copy())
+        tree.latent[:, 0] = pool.add(latent)
+
+        clock.wave_begins()
+        self._phase_one(run, children)
+        clock.wave_ends()
+        tree.closed[:, 0] |= ~np.isfinite(tree.value[:, 1])
+        if alive is not None:
+            tree.closed[:, 0] |= ~alive
+
+        root_rule = self.root_rule or SequentialHalving(int(most) if most is not None else 4 * children)
+        while True:
+            width = np.where(tree.closed[:, 0], 0, np.minimum(self.wave, clock.remaining(run.spent)))
+            if not width.any() or not clock.wave_begins():
+                return run
+            claims, fresh = self.simulate(run, width, root_rule)
+            self.expand(run, fresh)
+            self.evaluate(run, *claims)
+            self.backward(run, *claims)
+            clock.wave_ends()
+
+    def _phase_one(self, run: Run, children: int) -> None:
+        """Draw the root's candidates and evaluate all of them, with the root itself, in one batch."""
+        tree, rows = run.tree, np.arange(run.tree.batch)
+        root = np.zeros(rows.size, np.int64)
+        proposed = self.proposals.propose(self._context(run, rows, root), children, keep_policy=True)
+        nodes = tree.add_children(rows, root, proposed.chunks.shape[1])
+        tree.chunk[:, nodes[0]] = proposed.chunks
+        tree.source[:, nodes[0]] = proposed.source
+        tree.prior[:, nodes[0]] = proposed.prior
+        claims = np.repeat(rows, nodes.shape[1]), nodes.ravel()
+        self.evaluate(run, *claims, root=True)
+        self.backward(run, *claims)
+
+    def simulate(
+        self, run: Run, width: np.ndarray, root_rule: SelectionRule
+    ) -> tuple[tuple[np.ndarray, np.ndarray], list[tuple[np.ndarray, np.ndarray]]]:
+        """Claim up to ``width [B]`` distinct leaves per row, one after the other under virtual visits.
+
+        Returns the claims (rows ``[L]``, nodes ``[L]``) and the nodes that received children on the way,
+        whose chunks are yet to be drawn. A leaf that is claimed, and a node below which all is claimed, is
+        blocked for the rest of the wave, so nothing is evaluated twice.
+        """
+        tree = run.tree
+        blocked = tree.closed.copy()
+        claimed: list[tuple[np.ndarray, np.ndarray]] = []
+        fresh: list[tuple[np.ndarray, np.ndarray]] = []
+        left = width.copy()
+        # Each walk claims a leaf or blocks a dead end, so this ends.
+        while (walking := (left > 0) & ~blocked[:, 0]).any():
+            rows = np.flatnonzero(walking)
+            nodes = np.zeros(rows.size, np.int64)
+            for _ in range(self.depth):
+                if not rows.size:
+                    break
+                unexpanded = tree.first_child[rows, nodes] == NONE
+                if unexpanded.any():
+                    parents = rows[unexpanded], nodes[unexpanded]
+                    tree.add_children(*parents, self.inner_children)
+                    fresh.append(parents)
+                    if blocked.shape[1] < tree.closed.shape[1]:
+                        extra = tree.closed.shape[1] - blocked.shape[1]
+                        blocked = np.pad(blocked, ((0, 0), (0, extra)))
+                nodes, rows = self._select(run, rows, nodes, blocked, root_rule)
+                leaf = tree.latent[rows, nodes] == NONE
+                if leaf.any():
+                    claim = rows[leaf], nodes[leaf]
+                    blocked[claim] = True
+                    left[claim[0]] -= 1
+                    self._add_pending(tree, *claim)
+                    claimed.append(claim)
+                    rows, nodes = rows[~leaf], nodes[~leaf]
+        if not claimed:
+            return (np.zeros(0, np.int64), np.zeros(0, np.int64)), fresh
+        return (np.concatenate([c[0] for c in claimed]), np.concatenate([c[1] for c in claimed])), fresh
+
+    def _select(
+        self, run: Run, rows: np.ndarray, nodes: np.ndarray, blocked: np.ndarray, root_rule: SelectionRule
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The child to go on with, ``[R']``, and its row ``[R']``; rows with nothing left are blocked and
+        dropped."""
+        tree = run.tree
+        at_root = nodes[0] == 0
+        siblings = Siblings(tree, rows, nodes, run.seeds[rows])
+        free = ~blocked[rows[:, None], siblings.index]
+        if not at_root:
+            visits = tree.visits[rows, nodes] + tree.pending[rows, nodes]
+            opened = free & (np.arange(free.shape[1]) < self.widening(visits)[:, None])
+            # All that is open is done or claimed: widen by one rather than wait.
+            nothing = ~opened.any(axis=1)
+            first = np.zeros_like(free)
+            first[np.arange(rows.size), free.argmax(axis=1)] = True
+            free = np.where(nothing[:, None], free & first, opened)
+        rule = root_rule if at_root else self.inner_rule
+        score = np.where(free, rule(siblings), -np.inf)
+        # A free child may itself score −inf; it still goes before one that is not free.
+        score = np.where(free & ~np.isfinite(score), np.finfo(np.float64).min, score)
+        chosen = siblings.index[np.arange(rows.size), score.argmax(axis=1)]
+        possible = free.any(axis=1)
+        blocked[rows[~possible], nodes[~possible]] = True
+        return chosen[possible], rows[possible]
+
+    @staticmethod
+    def _add_pending(tree: Tree, rows: np.ndarray, nodes: np.ndarray) -> None:
+        while rows.size:
+            tree.pending[rows, nodes] += 1
+            up = tree.parent[rows, nodes].astype(np.int64)
+            rows, nodes = rows[up != NONE], up[up != NONE]
+
+    def expand(self, run: Run, fresh: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+        """Draw the candidates of the nodes that received children, all in one call."""
+        if not fresh:
+            return
+        tree = run.tree
+        rows, nodes = (np.concatenate([pair[i] for pair in fresh]) for i in (0, 1))
+        proposed = self.proposals.propose(
+            self._context(run, rows, nodes), self.inner_children, keep_policy=False
+        )
+        if proposed.chunks.shape[1] != self.inner_children:
+            raise ForethoughtError(
+                f"Below the root, proposals must offer inner_children={self.inner_children} chunks; "
+                f"got {proposed.chunks.shape[1]}. Lower inner_children, or search at depth 1."
+            )
+        block = rows[:, None], tree.children(rows, nodes)
+        tree.chunk[block] = proposed.chunks
+        tree.source[block] = proposed.source
+        tree.prior[block] = proposed.prior
+
+    def evaluate(self, run: Run, rows: np.ndarray, nodes: np.ndarray, *, root: bool = False) -> None:
+        """Predict and score nodes (rows ``[L]``, nodes ``[L]``, distinct) in one call of each model.
+
+        With ``root`` the root states are scored in the same call, as they were encoded and not predicted.
+        """
+        if not rows.size:
+            return
+        tree, pool, scoring = run.tree, run.pool, self.scoring
+        before = pool.take(tree.latent[rows, tree.parent[rows, nodes]])
+        prediction = self.world_model.step(before, tree.chunk[rows, nodes])
+        slots = pool.add(prediction.latent)
+        tree.latent[rows, nodes] = slots
+        done = np.asarray(prediction.done, np.float64).reshape(-1)
+        disagreement = np.asarray(prediction.disagreement, np.float64).reshape(-1)
+
+        batch = tree.batch
+        asked = slots
+        words: list[str] = [run.instruction[row] for row in rows]
+        if root:
+            asked = np.concatenate([tree.latent[:, 0], slots])
+            words = [*run.instruction, *words]
+        score = self.reward_model.score(pool.take(asked), words)
+        value = np.asarray(score.value, np.float64).reshape(-1)
+        spread = np.asarray(score.spread, np.float64).reshape(-1)
+        if root:
+            tree.own[:, 0] = value[:batch] - scoring.pessimism * spread[:batch]
+            value, spread = value[batch:], spread[batch:]
+
+        certain = np.clip(done, 0.0, 1.0)
+        alive = value - scoring.pessimism * spread - scoring.disagreement * disagreement
+        good = (
+            np.isfinite(alive)
+            & np.isfinite(done)
+            & np.isfinite(disagreement)
+            & finite_rows(prediction.latent)
+        )
+        tree.own[rows, nodes] = np.where(good, alive, -np.inf)
+        tree.spread[rows, nodes] = spread
+        tree.done[rows, nodes] = np.where(good, certain, 0.0)
+        # The end is absorbing and worth 1: the done-probability mixes that in.
+        tree.value[rows, nodes] = np.where(good, certain + (1.0 - certain) * alive, -np.inf)
+        ended = ~good | (certain >= scoring.terminal) | (tree.depth[rows, nodes] >= self.depth)
+        tree.closed[rows, nodes] = ended
+        np.add.at(run.spent, rows, 1)
+        np.add.at(run.disqualified, rows[~good], 1)
+
+    def backward(self, run: Run, rows: np.ndarray, nodes: np.ndarray) -> None:
+        """Turn the wave's virtual visits into visits and carry the new values up, deepest parents first."""
+        tree = run.tree
+        discount = self.scoring.discount ** run.samples.shape[2]
+        counted = np.isfinite(tree.value[rows, nodes]).astype(np.int32)
+        tree.visits[rows, nodes] += counted
+        tree.pending[rows, nodes] = 0
+        depth = tree.depth[rows, nodes]
+        for level in range(int(depth.max(initial=0)), 0, -1):
+            here = depth == level
+            parents = tree.parent[rows[here], nodes[here]].astype(np.int64)
+            np.add.at(tree.visits, (rows[here], parents), counted[here])
+            tree.pending[rows[here], parents] = 0
+            self._refresh(tree, rows[here], parents, discount)
+            nodes = np.where(here, tree.parent[rows, nodes], nodes)
+            depth = np.where(here, level - 1, depth)
+
+    def _refresh(self, tree: Tree, rows: np.ndarray, nodes: np.ndarray, discount: float) -> None:
+        """Recompute value and closedness of parents from their children."""
+        both = np.unique(rows * tree.parent.shape[1] + nodes)
+        rows, nodes = both // tree.parent.shape[1], both % tree.parent.shape[1]
+        block = rows[:, None], tree.children(rows, nodes)
+        child = tree.value[block]
+        seen = np.isfinite(child)
+        own = np.where(np.isfinite(tree.own[rows, nodes]), tree.own[rows, nodes], 0.0)
+        backed = self.backup(
+            own, np.where(seen, child, -np.inf), np.where(seen, tree.visits[block], 0), discount
+        )
+        done = tree.done[rows, nodes]
+        tree.value[rows, nodes] = done + (1.0 - done) * backed
+        tree.closed[rows, nodes] = tree.closed[block].all(axis=1)
+
+    def _context(self, run: Run, rows: np.ndarray, nodes: np.ndarray) -> Context:
+        return Context(
+            samples=run.samples[rows],
+            latent=run.pool.take(run.tree.latent[rows, nodes]),
+            instruction=tuple(run.instruction[row] for row in rows),
+            seeds=run.seeds[rows],
+            nodes=nodes,
+        )
+
+    def _checked(
+        self, samples: ActionSamples, observation: Observation, seeds: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Finite chunks ``[B, N, H, A]``, which rows' own chunk was finite ``bool [B]``, and seeds ``int64
+        [B]``."""
+        chunks, batch = np.asarray(samples.chunks, np.float32), observation.batch
+        good = chunks.ndim == 4 and chunks.shape[0] == batch and min(chunks.shape) > 0
+        size = self.action_spec.size
+        if not good or chunks.shape[3] != size:
+            raise ForethoughtError(
+                f"Policy chunks must be [B, N, H, A] with B={batch} rows and the action spec's A={size}; "
+                f"got shape {chunks.shape}. Wrap the policy with the action spec of its benchmark."
+            )
+        seeds = np.asarray(seeds, np.int64).reshape(-1)
+        if seeds.size != batch:
+            raise ForethoughtError(f"plan needs one seed per row, int64 [{batch}]; got {seeds.size} seeds.")
+        finite = np.asarray(np.isfinite(chunks).all(axis=(2, 3)))
+        whole = finite[:, 0]
+        if not np.all(finite):
+            middle = 0.5 * (self.action_spec.low + self.action_spec.high)
+            own = np.where(whole[:, None, None], chunks[:, 0], middle)
+            chunks = np.where(finite[:, :, None, None], chunks, own[:, None])
+        return chunks, whole, seeds
+
+    def _without_search(
+        self, chunks: np.ndarray, samples: ActionSamples, whole: np.ndarray, encoded: float
+    ) -> Decision:
+        """The policy's own chunks, when no row has a finite state."""
+        rows = whole.size
+        own = self.action_spec.clip(chunks[:, 0])
+        own[~whole] = np.asarray(samples.chunks, np.float32)[~whole, 0]
+        unknown, no = np.full(rows, np.nan, np.float32), np.zeros(rows, bool)
+        return Decision(
+            chunk=own,
+            slot=np.zeros(rows, np.int32),
+            value=unknown,
+            policy_value=unknown.copy(),
+            overridden=no,
+            fallback=~no,
+            reason=("fallback: the encoded state is not finite",) * rows,
+            simulations=np.zeros(rows, np.int32),
+            milliseconds={"encode": encoded, "search": 0.0},
+        )
+
+    def _decide(self, run: Run, samples: ActionSamples, whole: np.ndarray, alive: np.ndarray) -> Decision:
+        tree = run.tree
+        first, count = int(tree.first_child[0, 0]), int(tree.child_count[0, 0])
+        block = slice(None), slice(first, first + count)
+        value = tree.value[block].copy()
+        value[~alive] = -np.inf
+        root = RootStatistics(
+            chunks=tree.chunk[block].copy(),
+            source=tree.source[block].copy(),
+            source_names=self.proposals.source_names,
+            value=value,
+            spread=tree.spread[block],
+            visits=tree.visits[block].copy(),
+            closed=tree.closed[block],
+        )
+        choice = self.decision(root, self.action_spec)
+        chunk = choice.chunk
+        # A policy chunk that is not finite leaves as it came: whoever guards the robot must see it.
+        chunk[~whole] = np.asarray(samples.chunks, np.float32)[~whole, 0]
+        return Decision(
+            chunk=chunk,
+            slot=choice.slot,
+            value=choice.value,
+            policy_value=choice.policy_value,
+            overridden=choice.overridden,
+            fallback=choice.fallback,
+            reason=choice.reason,
+            simulations=run.spent.astype(np.int32),
+            candidates=Candidates(
+                chunks=root.chunks,
+                source=root.source,
+                source_names=root.source_names,
+                prior=tree.prior[block].astype(np.float32),
+                value=root.value.astype(np.float32),
+                visits=root.visits,
+            ),
+        )

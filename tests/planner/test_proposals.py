@@ -1,0 +1,272 @@
+"""Kernel proposals: exact densities, noise of the right shape, accounting by source."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from planner_fakes import ARM, FixedMemory, policy_samples
+from scipy import stats
+
+from forethought.interfaces import ActionSpec, ForethoughtError
+from forethought.planner import (
+    ChunkSpace,
+    Context,
+    DatasetKernels,
+    KernelProposals,
+    PolicyKernels,
+    RetrievedKernels,
+)
+from forethought.planner import density as density_module
+from forethought.planner.noise import normals, stream_keys, uniforms
+from forethought.planner.proposals import prior_from_density
+
+WIDE = ActionSpec(
+    low=np.array([-2.0, -1.0, 0.0, -3.0, 0.0]),
+    high=np.array([2.0, 1.0, 4.0, 3.0, 0.08]),
+    position=(0, 1),
+    rotation=(3,),
+    gripper=(4,),
+)
+
+
+def context(samples: np.ndarray, seeds=None, nodes=None) -> Context:
+    rows = len(samples)
+    seeds = np.arange(rows) if seeds is None else np.asarray(seeds)
+    return Context(
+        samples=samples,
+        latent=np.linspace(0.0, 1.0, rows)[:, None],
+        instruction=("",) * rows,
+        seeds=seeds,
+        nodes=np.zeros(rows, np.int64) if nodes is None else np.asarray(nodes),
+    )
+
+
+def reference_log_density(spec, chunks, parts, shared, rotation_scale, flip):
+    """The mixture written out with scipy: parts are (share, centres [n, H, A], bandwidths)."""
+    horizon = chunks.shape[1]
+    continuous = list(spec.continuous)
+    half = 0.5 * (spec.high - spec.low).astype(np.float64)
+    factor = np.array([rotation_scale if i in spec.rotation else 1.0 for i in continuous])
+    over_time = shared * np.ones((horizon, horizon)) + (1.0 - shared) * np.eye(horizon)
+    covariance = np.kron(over_time, np.diag(factor**2))
+    total = sum(share for share, _, _ in parts)
+
+    def flat(x):
+        return (x[..., continuous] / half[continuous]).reshape(*x.shape[:-2], -1).astype(np.float64)
+
+    result = np.zeros(len(chunks))
+    for i, chunk in enumerate(chunks):
+        for share, centres, bandwidths in parts:
+            for centre in centres:
+                gripper = 1.0
+                for g in spec.gripper:
+                    same = chunk[:, g] == centre[:, g]
+                    gripper *= 1.0 - flip if same.all() else flip if not same.any() else 0.0
+                for width in bandwidths:
+                    normal = stats.multivariate_normal(flat(centre), width**2 * covariance)
+                    weight = share / total / len(centres) / len(bandwidths)
+                    result[i] += weight * gripper * normal.pdf(flat(chunk))
+    with np.errstate(divide="ignore"):
+        return np.log(result)
+
+
+@pytest.mark.parametrize("spec", [ARM, WIDE], ids=["arm", "wide"])
+@pytest.mark.parametrize(
+    ("shared", "rotation_scale", "flip"), [(0.85, 0.4, 0.1), (0.0, 1.0, 0.0), (0.5, 2.0, 0.3)]
+)
+def test_the_density_is_that_of_the_mixture_written_out_with_scipy(spec, shared, rotation_scale, flip):
+    horizon, rng = 4, np.random.default_rng(1)
+    samples = policy_samples(spec, 1, 3, horizon, seed=2).chunks
+    data = spec.clip(rng.uniform(spec.low, spec.high, (5, horizon, spec.size)))
+    proposals = KernelProposals(
+        spec,
+        (PolicyKernels(0.7, (0.3, 0.9)), DatasetKernels(data, 0.2, (0.5,))),
+        shared=shared,
+        rotation_scale=rotation_scale,
+        flip_probability=flip,
+    )
+    drawn = proposals.propose(context(samples), 12, keep_policy=True)
+    parts = [(0.7, samples[0], (0.3, 0.9)), (0.2, data, (0.5,))]
+    expected = reference_log_density(spec, drawn.chunks[0], parts, shared, rotation_scale, flip)
+    assert np.isfinite(expected[0])
+    np.testing.assert_allclose(drawn.log_density[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(drawn.prior[0], prior_from_density(expected, horizon * len(spec.continuous)))
+
+
+def test_a_gripper_that_neither_agrees_nor_opposes_has_no_density():
+    samples = policy_samples(ARM, 1, 1, 4).chunks
+    samples[..., 6] = 1.0
+    chunks = np.repeat(samples, 3, axis=1)
+    chunks[0, 1, :, 6] = -1.0
+    chunks[0, 2, :2, 6] = -1.0
+    found = KernelProposals(ARM).log_density(context(samples), chunks)[0]
+    assert found[0] - found[1] == pytest.approx(np.log(0.9 / 0.1))
+    assert np.isneginf(found[2])
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=st.integers(1, 3),
+    queries=st.integers(1, 7),
+    kernels=st.integers(1, 9),
+    constant=st.booleans(),
+    dimension=st.integers(1, 20),
+    grippers=st.integers(0, 2),
+    horizon=st.integers(1, 3),
+    flip=st.sampled_from([0.0, 0.1, 0.5]),
+    seed=st.integers(0, 1000),
+)
+def test_loops_and_matrix_form_agree(
+    rows, queries, kernels, constant, dimension, grippers, horizon, flip, seed
+):
+    rng = np.random.default_rng(seed)
+    q, c = (
+        rng.normal(size=(rows, queries, dimension)),
+        rng.normal(size=(1 if constant else rows, kernels, dimension)),
+    )
+    signs_q = rng.choice([-1.0, 1.0], (rows, queries, grippers, horizon))
+    signs_c = rng.choice([-1.0, 1.0], (len(c), kernels, grippers, horizon))
+    found = []
+    for threshold in (10**9, 0):
+        old, density_module.PAIRS_FOR_MATMUL = density_module.PAIRS_FOR_MATMUL, threshold
+        try:
+            found.append(density_module.log_density(q, signs_q, c, signs_c, (0.2, 0.7), flip))
+        finally:
+            density_module.PAIRS_FOR_MATMUL = old
+    np.testing.assert_allclose(*found, rtol=1e-9)
+
+
+def test_the_density_integrates_to_one():
+    spec = ActionSpec(low=np.array([-1.0, 0.0]), high=np.array([3.0, 1.0]), gripper=(1,))
+    samples = spec.clip(np.array([[[[0.5, 1.0]], [[1.5, 0.0]]]], np.float32))
+    proposals = KernelProposals(spec, (PolicyKernels(1.0, (0.05, 0.1)),))
+    x = np.linspace(-1.0, 3.0, 4001)
+    grid = np.stack([np.stack([x, np.full_like(x, bit)], axis=-1)[:, None] for bit in (0.0, 1.0)]).reshape(
+        1, -1, 1, 2
+    )
+    density = np.exp(proposals.log_density(context(samples), grid))
+    unit = (x[1] - x[0]) / 2.0
+    assert density.sum() * unit == pytest.approx(1.0, abs=1e-4)
+
+
+class TestNoise:
+    def test_deviations_have_the_stated_covariance(self):
+        space = ChunkSpace(WIDE, horizon=4, shared=0.85, rotation_scale=0.4)
+        white = 0.2 * normals(stream_keys(np.array([3]), 0), 40_000 * space.dimension)
+        deviation = space.deviation(white.reshape(40_000, space.dimension))
+        unit = deviation / (0.5 * (WIDE.high - WIDE.low))[:4]
+        expected = 0.2**2 * (0.85 * np.ones((4, 4)) + 0.15 * np.eye(4))
+        for index, factor in ((0, 1.0), (2, 1.0), (3, 0.4)):
+            np.testing.assert_allclose(np.cov(unit[..., index].T), factor**2 * expected, atol=1e-3)
+        assert abs(np.corrcoef(unit[:, 0, 0], unit[:, 0, 1])[0, 1]) < 0.02
+
+    def test_whitening_undoes_the_noise(self):
+        space = ChunkSpace(ARM, horizon=5)
+        white = normals(stream_keys(np.array([1, 2]), 0), space.dimension) * 0.1
+        centre = np.zeros((2, 5, 7))
+        moved = centre.copy()
+        moved[..., space.continuous] += space.deviation(white)
+        np.testing.assert_allclose(space.whiten(moved) - space.whiten(centre), white, atol=1e-12)
+
+    def test_numbers_are_uniform_and_normal_and_streams_differ(self):
+        keys = stream_keys(np.arange(3), np.array([0, 0, 1]))
+        uniform, normal = uniforms(keys, 50_000), normals(keys, 50_001)
+        assert ((uniform > 0.0) & (uniform < 1.0)).all()
+        for row in range(3):
+            assert stats.kstest(uniform[row], "uniform").pvalue > 1e-3
+            assert stats.kstest(normal[row], "norm").pvalue > 1e-3
+        both = np.corrcoef(np.concatenate([uniforms(stream_keys(np.array([7]), s), 5000) for s in range(4)]))
+        assert np.abs(both - np.eye(4)).max() < 0.06
+
+    def test_a_gripper_is_flipped_for_a_whole_chunk_as_often_as_asked(self):
+        samples = policy_samples(ARM, 300, 1, 6).chunks
+        drawn = KernelProposals(ARM, flip_probability=0.1).propose(context(samples), 21, keep_policy=True)
+        same = drawn.chunks[..., 6] == samples[:, :1, :, 6]
+        assert (same.all(axis=2) | ~same.any(axis=2)).all()
+        assert (~same[:, 1:, 0]).mean() == pytest.approx(0.1, abs=0.015)
+
+
+class TestAccounting:
+    def test_every_kernel_and_bandwidth_gets_its_turn(self):
+        """Recover each draw's centre and width: centres are far apart, widths tiny and distinct."""
+        samples = policy_samples(ARM, 1, 4, 8, seed=9).chunks
+        proposals = KernelProposals(ARM, (PolicyKernels(1.0, (1e-4, 1e-2)),), flip_probability=0.0)
+        chunks = proposals.propose(context(samples), 41, keep_policy=True).chunks[0, 1:]
+        distance = ((chunks[:, None] - samples[0]) ** 2)[..., :6].sum(axis=(2, 3))
+        centre = distance.argmin(axis=1)
+        wide = np.sqrt(distance.min(axis=1)) > 5e-3
+        assert [int((centre == i).sum()) for i in range(4)] == [10] * 4
+        assert wide.sum() == 20
+
+    @pytest.mark.parametrize("count", [1, 2, 3, 7, 32, 33])
+    def test_shares_are_kept_to_the_rounding(self, count):
+        samples = policy_samples(ARM, 2, 3, 8).chunks
+        sources = (PolicyKernels(0.5), RetrievedKernels(FixedMemory(), 16, 0.5))
+        drawn = KernelProposals(ARM, sources).propose(context(samples), count, keep_policy=True)
+        for row in drawn.source:
+            assert (row == 0).sum() == 1
+            assert row[0] == 0
+            assert abs((row == 2).sum() - count / 2) <= 0.5
+
+    def test_retrieved_kernels_stand_on_what_the_memory_returns_for_the_row(self):
+        memory = FixedMemory()
+        source = RetrievedKernels(memory, 3, 1.0, (1e-4,))
+        samples = policy_samples(ARM, 2, 1, 8).chunks
+        drawn = KernelProposals(ARM, (source,), flip_probability=0.0).propose(
+            context(samples), 10, keep_policy=True
+        )
+        near = memory.nearest(np.array([[0.0], [1.0]]), ("", ""), 3)
+        for row in range(2):
+            distance = np.abs(drawn.chunks[row, 1:, None] - near[row]).max(axis=(2, 3)).min(axis=1)
+            assert (distance < 1e-3).all()
+
+    def test_a_prefix_of_an_inner_nodes_candidates_is_a_sample_of_all_sources(self):
+        samples = policy_samples(ARM, 200, 3, 8).chunks
+        sources = (PolicyKernels(0.5), RetrievedKernels(FixedMemory(), 16, 0.5))
+        drawn = KernelProposals(ARM, sources).propose(context(samples), 8, keep_policy=False)
+        assert (drawn.source[:, 0] == 2).mean() == pytest.approx(0.5, abs=0.12)
+        assert ((drawn.source == 2).sum(axis=1) == 4).all()
+
+    def test_nodes_of_one_tree_and_seeds_of_one_node_draw_differently(self):
+        samples = np.repeat(policy_samples(ARM, 1, 2, 8).chunks, 3, axis=0)
+        drawn = KernelProposals(ARM).propose(context(samples, [5, 5, 6], [1, 2, 1]), 4, keep_policy=False)
+        for a, b in ((0, 1), (0, 2), (1, 2)):
+            assert not np.isclose(drawn.chunks[a], drawn.chunks[b]).all(axis=(1, 2)).any()
+
+
+def test_chunks_are_inside_the_bounds_and_slot_zero_is_the_policys():
+    samples = policy_samples(WIDE, 3, 2, 5).chunks
+    samples[:, 1] = WIDE.high
+    drawn = KernelProposals(WIDE, (PolicyKernels(1.0, (0.5,)),)).propose(
+        context(samples), 40, keep_policy=True
+    )
+    assert (drawn.chunks >= WIDE.low).all()
+    assert (drawn.chunks <= WIDE.high).all()
+    assert set(np.unique(drawn.chunks[..., 4])) == {np.float32(0.0), np.float32(0.08)}
+    np.testing.assert_array_equal(drawn.chunks[:, 0], samples[:, 0])
+
+
+def test_the_prior_is_uniform_where_no_candidate_has_density():
+    prior = prior_from_density(np.array([[-np.inf, -np.inf], [0.0, -np.inf]]), 1.0)
+    np.testing.assert_array_equal(prior, [[0.5, 0.5], [1.0, 0.0]])
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: DatasetKernels(np.zeros((0, 8, 7))), r"n >= 1"),
+        (lambda: DatasetKernels(np.full((2, 8, 7), np.nan)), "finite"),
+        (lambda: KernelProposals(ARM, ()), "positive share"),
+        (lambda: KernelProposals(ARM, (PolicyKernels(-1.0),)), "policy_kernels"),
+        (lambda: KernelProposals(ARM, (PolicyKernels(1.0, (0.1, 0.0)),)), "Bandwidths"),
+        (lambda: KernelProposals(ARM, flip_probability=1.0), "flip_probability"),
+        (lambda: KernelProposals(ARM, temperature=0.0), "temperature"),
+        (lambda: ChunkSpace(ARM, 8, shared=1.0), "shared"),
+        (lambda: ChunkSpace(ARM, 8, rotation_scale=0.0), "rotation_scale"),
+    ],
+)
+def test_bad_settings_are_refused(build, words):
+    with pytest.raises(ForethoughtError, match=words):
+        build()
