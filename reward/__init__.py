@@ -1,0 +1,1 @@
+"""How good it is: labels shaped from offline episodes, and the value learned from them."""

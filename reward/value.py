@@ -1,0 +1,97 @@
+"""The value of a latent: how likely, and how soon, the policy succeeds from there.
+
+An ensemble of small networks trained offline by cross-entropy on labels from ``labels.py``. The networks see
+the latent and the instruction. Their spread is the doubt that a planner subtracts.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..interfaces import Latent, Score
+from ..text import TEXT_SIZE, text_features
+from ..weights import load_weights, save_weights
+
+
+class ValueEnsemble(nn.Module):
+    """E multi-layer perceptrons from (latent, instruction) to the logit of the value."""
+
+    def __init__(self, latent_size: int, members: int = 5, hidden: int = 256, words: int = 16) -> None:
+        super().__init__()
+        self.members = members
+        self.shape = {"latent_size": latent_size, "members": members, "hidden": hidden, "words": words}
+        self.text = nn.Linear(TEXT_SIZE, words)
+        sizes = [latent_size + words, hidden, hidden, 1]
+        self.weights = nn.ParameterList(
+            nn.Parameter(torch.randn(members, before, after) / before**0.5)
+            for before, after in itertools.pairwise(sizes)
+        )
+        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(members, 1, after)) for after in sizes[1:])
+
+    def forward(self, latent: Tensor, text: Tensor) -> Tensor:
+        """Logits ``[E, M]`` of latents ``[M, D]`` or ``[E, M, D]`` and hashed text ``[M, TEXT_SIZE]`` or
+        with E first."""
+        words = self.text(text)
+        if words.dim() == 2:
+            words = words.unsqueeze(0).expand(self.members, -1, -1)
+        if latent.dim() == 2:
+            latent = latent.unsqueeze(0).expand(self.members, -1, -1)
+        hidden = torch.cat([latent, words], dim=-1)
+        for depth, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            hidden = torch.baddbmm(bias, hidden, weight)
+            if depth + 1 < len(self.weights):
+                hidden = F.silu(hidden)
+        return hidden.squeeze(-1)
+
+
+class ValueModel:
+    """A trained ``ValueEnsemble`` as a ``RewardModel``.
+
+    A latent with particles, ``[M, P, D]``, is scored by every network on every particle when the counts
+    differ, and by network i on particle i when they agree: the spread then holds the doubt of model and
+    value together.
+    """
+
+    def __init__(self, network: ValueEnsemble, scheme: str) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.scheme = scheme
+
+    @torch.inference_mode()
+    def score(self, latent: Latent, instruction: Sequence[str]) -> Score:
+        """See ``RewardModel.score``; ``latent`` is ``[M, D]`` or ``[M, P, D]``."""
+        particles = torch.as_tensor(latent)
+        members = self.network.members
+        words = text_features(instruction).to(particles.device)
+        if particles.dim() == 2 or particles.shape[1] == members:
+            state = particles if particles.dim() == 2 else particles.transpose(0, 1)
+            values = self.network(state, words).sigmoid()
+        else:
+            count = particles.shape[1]
+            values = self.network(particles.flatten(0, 1), words.repeat_interleave(count, dim=0)).sigmoid()
+            values = values.unflatten(1, (-1, count)).transpose(1, 2).flatten(0, 1)
+        spread = values.std(dim=0, unbiased=False)
+        return Score(value=values.mean(dim=0).float().cpu().numpy(), spread=spread.float().cpu().numpy())
+
+    def save(self, path: Path) -> None:
+        """Writes weights and shape to one safetensors file."""
+        save_weights(
+            path, "value", {"scheme": self.scheme, "shape": self.network.shape}, self.network.state_dict()
+        )
+
+
+def load(folder: str | Path, file: str = "value.safetensors") -> ValueModel:
+    """The value in a models folder.
+
+    Raises:
+        ForethoughtError: The file is missing or holds something else.
+    """
+    header, state = load_weights(Path(folder) / file, "value")
+    network = ValueEnsemble(**header["shape"])
+    network.load_state_dict(state)
+    return ValueModel(network, header["scheme"])

@@ -1,0 +1,1 @@
+"""What happens next: the latent model, the simulator, retrieval of recorded states."""

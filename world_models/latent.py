@@ -1,0 +1,161 @@
+"""The latent world model: an encoder of cameras and proprioception, and an ensemble that jumps over chunks.
+
+At test time it reads images, proprioception and the instruction, nothing else. Whether the simulator's state
+supervised its *training* is written into the weights (``privileged_supervision``) and reported with every
+result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..interfaces import ForethoughtError, Latent, Observation, Prediction
+from ..text import text_features
+from ..weights import load_weights, save_weights
+from .dynamics import ChunkDynamics
+from .encoder import ObservationEncoder, as_tensors, privileged_features, proprioception_features
+
+FILE = "world_model.safetensors"
+
+
+class LatentWorldModel:
+    """Encoder and chunk-jump ensemble behind the ``WorldModel`` protocol.
+
+    Latents are ``float32 [M, E, D]``, one particle per ensemble member; an encoded observation has equal
+    particles.
+
+    Attributes:
+        privileged_supervision: Whether simulator state supervised the training of the encoder.
+        cameras: Cameras an observation must have.
+        horizon: Chunk length H of one step.
+        action_size: A.
+    """
+
+    def __init__(
+        self,
+        encoder: ObservationEncoder,
+        dynamics: ChunkDynamics,
+        *,
+        privileged_supervision: bool,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.device = torch.device(device)
+        self.encoder = encoder.eval().requires_grad_(False).to(self.device)
+        self.dynamics = dynamics.eval().requires_grad_(False).to(self.device)
+        self.privileged_supervision = privileged_supervision
+        self.cameras = encoder.cameras
+        self.horizon, self.action_size = dynamics.horizon, dynamics.action_size
+
+    @torch.inference_mode()
+    def encode(self, observation: Observation) -> Latent:
+        """Latents ``[B, E, D]``.
+
+        Raises:
+            ForethoughtError: A camera is missing, or the proprioception has another size than in training.
+        """
+        missing = [name for name in self.cameras if name not in observation.images]
+        if missing:
+            raise ForethoughtError(
+                f"The world model was trained on cameras {list(self.cameras)}; the observation has "
+                f"{list(observation.images)}. Add {missing}, or train models for the cameras that you have."
+            )
+        if observation.proprioception.shape[-1] != 8:
+            raise ForethoughtError(
+                "The world model reads proprioception [B, 8] (position 3, axis-angle 3, fingers 2); "
+                f"got {list(observation.proprioception.shape)}."
+            )
+        images = {
+            name: image.to(self.device)
+            for name, image in as_tensors(observation.images, self.cameras).items()
+        }
+        proprioception = torch.from_numpy(np.asarray(observation.proprioception, np.float32)).to(self.device)
+        latent = self.encoder(images, proprioception, text_features(observation.instruction).to(self.device))
+        return self.particles(latent)
+
+    def particles(self, latent: Tensor) -> Tensor:
+        """``[B, D]`` to ``[B, E, D]``, every member starting from the same point."""
+        return latent.unsqueeze(1).expand(-1, self.dynamics.members, -1).contiguous()
+
+    @torch.inference_mode()
+    def embed_state(self, proprioception: np.ndarray, privileged: np.ndarray) -> np.ndarray:
+        """Latents ``[M, D]`` of simulator states, exact where the encoder estimates.
+
+        For the simulator as world model only, which is privileged by nature. Needs a pose-supervised encoder.
+
+        Args:
+            proprioception: ``[M, 8]``.
+            privileged: ``[M, 18]``, see ``encoder.privileged_features``.
+        """
+        if not self.privileged_supervision:
+            raise ForethoughtError(
+                "Simulator states have no place in a latent learned from images alone. Use models "
+                "trained with "
+                "privileged_supervision=true, or let the simulator render and encode."
+            )
+        body, state = torch.from_numpy(np.float32(proprioception)), torch.from_numpy(np.float32(privileged))
+        features = torch.cat([proprioception_features(body), privileged_features(body, state)], dim=-1)
+        return self.encoder.standardise(features.to(self.device)).cpu().numpy()
+
+    @torch.inference_mode()
+    def step(self, latent: Latent, chunks: np.ndarray) -> Prediction:
+        """One jump over chunks ``[M, H, A]`` from latents ``[M, E, D]``. See ``WorldModel.step``."""
+        if chunks.shape[1:] != (self.horizon, self.action_size):
+            raise ForethoughtError(
+                f"The world model jumps over chunks [M, {self.horizon}, {self.action_size}]; got "
+                f"{list(chunks.shape)}. "
+                "Plan with the chunk length that the models were trained on."
+            )
+        actions = torch.from_numpy(np.ascontiguousarray(chunks, np.float32)).to(self.device)
+        particles = torch.as_tensor(latent).transpose(0, 1)
+        following, done = self.dynamics(particles, actions)
+        disagreement = following.std(dim=0, unbiased=False).square().mean(-1).sqrt()
+        return Prediction(
+            latent=following.transpose(0, 1),
+            disagreement=disagreement.cpu().numpy(),
+            done=done.sigmoid().mean(dim=0).cpu().numpy(),
+        )
+
+    def save(self, folder: Path, lineage: dict[str, Any]) -> None:
+        """Writes ``world_model.safetensors``; ``lineage`` says what it was trained on."""
+        header = {
+            "encoder": {
+                "cameras": list(self.encoder.cameras),
+                "image_size": self.encoder.image_size,
+                "features": self.encoder.features,
+            },
+            "dynamics": self.dynamics.shape,
+            "privileged_supervision": self.privileged_supervision,
+            "lineage": lineage,
+        }
+        tensors = {f"encoder.{name}": tensor for name, tensor in self.encoder.state_dict().items()}
+        tensors |= {f"dynamics.{name}": tensor for name, tensor in self.dynamics.state_dict().items()}
+        save_weights(folder / FILE, "latent", header, tensors)
+
+
+def load(folder: str | Path, device: str = "cpu") -> LatentWorldModel:
+    """The latent world model in a models folder.
+
+    Raises:
+        ForethoughtError: The file is missing or holds something else.
+    """
+    header, state = load_weights(Path(folder) / FILE, "latent")
+    encoder = ObservationEncoder(**header["encoder"])
+    dynamics = ChunkDynamics(**header["dynamics"])
+    for name, module in (("encoder.", encoder), ("dynamics.", dynamics)):
+        module.load_state_dict(
+            {key.removeprefix(name): value for key, value in state.items() if key.startswith(name)}
+        )
+    return LatentWorldModel(
+        encoder, dynamics, privileged_supervision=header["privileged_supervision"], device=device
+    )
+
+
+def load_state_embedding(folder: str | Path) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """``embed_state`` of the model in a folder, for the simulator as world model."""
+    return load(folder).embed_state

@@ -1,0 +1,209 @@
+"""The simulator as its own world model: an exact upper bound for everything learned.
+
+Every imagined chunk is carried out in the very environment that the episode runs in, which is then put back
+bit for bit. It sees what no robot sees (the true state of the world), so its results bound what planning can
+reach and say nothing about deployment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+from ..interfaces import ForethoughtError, Latent, Observation, Prediction
+
+Embed: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""From proprioception ``float32 [M, P]`` and privileged state ``float32 [M, S]`` to features ``float32 [M,
+D]``."""
+
+
+class Outcome(Protocol):
+    """What carrying out a chunk tells."""
+
+    @property
+    def success(self) -> bool: ...
+
+    @property
+    def steps(self) -> int: ...
+
+
+class Simulator(Protocol):
+    """The part of an environment that this model uses."""
+
+    def save(self) -> Any:
+        """Everything that decides what happens next."""
+        ...
+
+    def restore(self, snapshot: Any) -> None:
+        """Go back to a snapshot, bit for bit."""
+        ...
+
+    def execute(self, chunk: np.ndarray) -> Outcome:
+        """Carry out ``[H, A]`` actions, stopping where the episode ends."""
+        ...
+
+    def proprioception(self) -> np.ndarray:
+        """``float32 [P]``."""
+        ...
+
+    def privileged_state(self) -> np.ndarray:
+        """``float32 [S]``."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class SimulatorState:
+    """One latent.
+
+    Attributes:
+        snapshot: What the environment saved.
+        proprioception: ``float32 [P]``.
+        privileged: ``float32 [S]``, true poses of the objects of interest.
+        embedding: ``float32 [D]`` for a learned value, or None without an `Embed`.
+        success: Whether the task is solved; such a state stays as it is under every chunk.
+    """
+
+    snapshot: Any
+    proprioception: np.ndarray
+    privileged: np.ndarray
+    embedding: np.ndarray | None
+    success: bool
+
+
+@dataclass(frozen=True)
+class SimulatorStatistics:
+    """What the imagination has cost so far.
+
+    Attributes:
+        chunks: Chunks carried out; those from solved states cost nothing and are not counted.
+        steps: Control steps carried out.
+    """
+
+    chunks: int = 0
+    steps: int = 0
+
+
+class SimulatorWorldModel:
+    """Steps the attached environment and puts it back. Latents are object arrays ``[M]`` of `SimulatorState`.
+
+    Rolling past the episode's step limit is not possible: such a chunk stops there, as the episode would.
+
+    Args:
+        embed: Fills `SimulatorState.embedding`, so that a value learned on such features can score a state.
+    """
+
+    def __init__(self, embed: Embed | None = None) -> None:
+        self._embed = embed
+        self._simulator: Simulator | None = None
+        self.statistics = SimulatorStatistics()
+
+    def attach(self, env: Simulator) -> None:
+        """Use this environment from now on. Whoever runs the episode calls it once per environment."""
+        self._simulator = env
+
+    def reset_statistics(self) -> None:
+        """Count from zero."""
+        self.statistics = SimulatorStatistics()
+
+    def encode(self, observation: Observation) -> np.ndarray:
+        """The state of the attached environment, an object array ``[1]``; the observation only says how
+        many."""
+        if observation.batch != 1:
+            raise ForethoughtError(
+                f"The simulator is one environment and got an observation of {observation.batch}. Plan one "
+                "environment at a time (B = 1), or use a learned world model for batches."
+            )
+        simulator = self._attached()
+        snapshot = simulator.save()
+        # An environment without a success flag in its snapshots is asked to plan in running episodes only.
+        return self._states([self._look(simulator, snapshot, bool(getattr(snapshot, "success", False)))])
+
+    def step(self, latent: Latent, chunks: np.ndarray) -> Prediction:
+        """What truly happens after each chunk.
+
+        Args:
+            latent: Object array ``[M]`` of `SimulatorState`.
+            chunks: ``float32 [M, H, A]``, environment units.
+
+        Returns:
+            The states, disagreement zero, and done 1 where the task is solved.
+        """
+        states = _as_states(latent)
+        chunks = np.asarray(chunks)
+        if chunks.ndim != 3 or len(chunks) != len(states):
+            raise ForethoughtError(
+                f"step() got {len(states)} states and chunks of shape {chunks.shape}; it expects one chunk "
+                f"per state, [{len(states)}, H, A]."
+            )
+        simulator = self._attached()
+        home = simulator.save()
+        try:
+            after = [
+                self._advance(simulator, state, chunk) for state, chunk in zip(states, chunks, strict=True)
+            ]
+        finally:
+            simulator.restore(home)
+        return Prediction(
+            latent=self._states(after),
+            disagreement=np.zeros(len(after), np.float32),
+            done=np.array([state.success for state in after], np.float32),
+        )
+
+    def _attached(self) -> Simulator:
+        if self._simulator is None:
+            raise ForethoughtError(
+                "The simulator world model has no environment yet; call attach(env) with the environment of "
+                "the running episode before planning."
+            )
+        return self._simulator
+
+    def _advance(self, simulator: Simulator, state: SimulatorState, chunk: np.ndarray) -> SimulatorState:
+        if state.success:
+            return state
+        simulator.restore(state.snapshot)
+        outcome = simulator.execute(chunk)
+        self.statistics = SimulatorStatistics(
+            self.statistics.chunks + 1, self.statistics.steps + outcome.steps
+        )
+        return self._look(simulator, simulator.save(), outcome.success)
+
+    def _look(self, simulator: Simulator, snapshot: Any, success: bool) -> SimulatorState:
+        return SimulatorState(
+            snapshot=snapshot,
+            proprioception=simulator.proprioception(),
+            privileged=simulator.privileged_state(),
+            embedding=None,
+            success=bool(success),
+        )
+
+    def _states(self, states: list[SimulatorState]) -> np.ndarray:
+        """An object array ``[M]``, embedded in one call."""
+        if self._embed is not None and states:
+            features = self._embed(
+                np.stack([state.proprioception for state in states]),
+                np.stack([state.privileged for state in states]),
+            )
+            states = [
+                SimulatorState(state.snapshot, state.proprioception, state.privileged, row, state.success)
+                for state, row in zip(states, np.asarray(features), strict=True)
+            ]
+        latent = np.empty(len(states), dtype=object)
+        latent[:] = states
+        return latent
+
+
+def _as_states(latent: Latent) -> list[SimulatorState]:
+    states = list(latent) if isinstance(latent, np.ndarray) and latent.ndim == 1 else []
+    if (
+        not isinstance(latent, np.ndarray)
+        or latent.ndim != 1
+        or any(not isinstance(state, SimulatorState) for state in states)
+    ):
+        raise ForethoughtError(
+            f"step() got a latent of type {type(latent).__name__}; it expects the object array [M] that "
+            "encode() or step() of this world model returned."
+        )
+    return states
