@@ -1,0 +1,408 @@
+"""The controller drives a robot: whatever breaks, an action comes back, and it is the right one."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forethought.interfaces import ActionSamples, ActionSpec, Decision, ForethoughtError, Observation
+from forethought.wrappers.controller import PROBLEMS, Controller, hold_still
+from forethought.wrappers.guard import Guard, GuardReport
+
+SEEDS = np.array([1], np.int64)
+
+
+class Raising:
+    """Every method raises."""
+
+    def plan(self, *_: Any) -> Decision:
+        raise RuntimeError("out of memory")
+
+    def propose(self, *_: Any) -> ActionSamples:
+        raise RuntimeError("out of memory")
+
+    def consider(self, *_: Any) -> Observation:
+        raise RuntimeError("out of memory")
+
+    def check(self, *_: Any) -> GuardReport:
+        raise RuntimeError("out of memory")
+
+
+def own_chunk(batch: int = 1) -> np.ndarray:
+    chunk = np.full((batch, 4, 7), 0.25, np.float32)
+    chunk[..., 6] = 1.0
+    return chunk
+
+
+def test_without_a_planner_the_policys_own_chunk_is_executed(policy, observe):
+    decision = Controller(policy, None).decide(observe(2), np.array([1, 2]))
+    assert np.array_equal(decision.chunk, own_chunk(2))
+    assert not decision.overridden.any()
+    assert not decision.fallback.any()
+    assert policy.asked == [1]
+
+
+def test_a_good_plan_is_executed_and_timed(policy, planner, observe):
+    controller = Controller(policy, planner(), samples=5)
+    decision = controller.decide(observe(), SEEDS)
+    assert np.allclose(decision.chunk[0, :, 0], [0.1, 0.2, 0.3, 0.4])
+    assert decision.overridden.all()
+    assert policy.asked == [5]
+    assert {"policy", "encode", "search", "guard"} <= set(decision.milliseconds)
+    assert decision.milliseconds["search"] == 2.0
+    assert not controller.counters
+
+
+def nan_chunk(decision: Decision) -> Decision:
+    chunk = decision.chunk.copy()
+    chunk[0, 1, 2] = np.nan
+    return replace(decision, chunk=chunk)
+
+
+BROKEN_PLANS: dict[str, Callable[[Decision], Any]] = {
+    "NaN in the chunk": nan_chunk,
+    "infinity in the chunk": lambda d: replace(d, chunk=d.chunk + np.inf),
+    "NaN in the value": lambda d: replace(d, value=d.value * np.nan),
+    "NaN in the policy's value": lambda d: replace(d, policy_value=d.policy_value * np.nan),
+    "a chunk too short": lambda d: replace(d, chunk=d.chunk[:, :2]),
+    "an action too small": lambda d: replace(d, chunk=d.chunk[..., :3]),
+    "a row too many": lambda d: replace(d, chunk=np.concatenate([d.chunk, d.chunk])),
+    "a slot of a wrong shape": lambda d: replace(d, slot=np.zeros((1, 2))),
+    "nothing": lambda d: None,
+    "an array": lambda d: d.chunk,
+    "words": lambda d: replace(d, chunk=np.full((1, 4, 7), "left")),
+    "timings that are no mapping": lambda d: replace(d, milliseconds=3.0),
+}
+
+
+@pytest.mark.parametrize("change", BROKEN_PLANS.values(), ids=BROKEN_PLANS)
+def test_a_plan_that_is_nonsense_gives_the_policys_own_chunk(policy, planner, observe, change):
+    controller = Controller(policy, planner(change))
+    decision = controller.decide(observe(), SEEDS)
+    assert np.array_equal(decision.chunk, own_chunk())
+    assert decision.fallback.all()
+    assert not decision.overridden.any()
+    assert np.isnan(decision.value).all()
+    assert decision.reason[0].startswith("fallback")
+    assert controller.counters == {"planner": 1}
+
+
+def test_a_planner_that_raises_gives_the_policys_own_chunk(policy, observe):
+    controller = Controller(policy, Raising())
+    decision = controller.decide(observe(3), np.arange(3))
+    assert np.array_equal(decision.chunk, own_chunk(3))
+    assert decision.fallback.all()
+    assert "out of memory" in decision.reason[0]
+    assert controller.counters == {"planner": 3}
+
+
+def test_a_planner_that_writes_into_the_samples_does_not_change_the_policys_chunk(policy, observe):
+    class Vandal:
+        def plan(self, observation, samples, seeds):
+            samples.chunks[...] = -1.0
+            raise ValueError
+
+    assert np.array_equal(Controller(policy, Vandal()).decide(observe(), SEEDS).chunk, own_chunk())
+
+
+def test_rows_with_a_nan_observation_are_not_planned_on_and_their_neighbours_are(policy, planner, observe):
+    plans = planner()
+    controller = Controller(policy, plans)
+    decision = controller.decide(observe(3, broken=[1]), np.array([10, 11, 12]))
+    assert decision.overridden.tolist() == [True, False, True]
+    assert decision.fallback.tolist() == [False, True, False]
+    assert np.array_equal(decision.chunk[1], own_chunk()[0])
+    assert plans.calls[0].tolist() == [10, 12]
+    assert controller.counters == {"observation": 1}
+
+
+@pytest.mark.parametrize(
+    "observation",
+    [
+        None,
+        "a string",
+        Observation({}, np.zeros(8, np.float32), ("one",)),
+        Observation({"c": np.zeros((2, 4, 4, 3), np.uint8)}, np.zeros((1, 8), np.float32), ("one",)),
+        Observation({}, np.array([["x"]], dtype=object), ("one",)),
+    ],
+)
+def test_a_malformed_observation_gives_the_policys_own_chunk(policy, planner, observation):
+    controller = Controller(policy, planner())
+    decision = controller.decide(observation, SEEDS)
+    assert np.array_equal(decision.chunk, own_chunk())
+    assert controller.counters == {"observation": 1}
+
+
+def test_a_late_planner_is_given_up_and_the_next_decision_does_not_wait_for_it(policy, planner, observe):
+    end = threading.Event()
+
+    def stuck(decision: Decision) -> Decision:
+        end.wait(60)
+        return decision
+
+    controller = Controller(policy, planner(stuck), deadline_ms=40)
+    start = time.perf_counter()
+    for _ in range(3):
+        decision = controller.decide(observe(), SEEDS)
+        assert np.array_equal(decision.chunk, own_chunk())
+        assert decision.fallback.all()
+    assert time.perf_counter() - start < 30
+    assert controller.counters == {"deadline": 3}
+    end.set()
+
+
+def test_a_planner_is_followed_again_once_the_late_call_is_over(policy, planner, observe):
+    end = threading.Event()
+
+    def late_at_first(decision: Decision) -> Decision:
+        end.wait(60)
+        return decision
+
+    controller = Controller(policy, planner(late_at_first), deadline_ms=20)
+    assert controller.decide(observe(), SEEDS).fallback.all()
+    end.set()
+    controller.deadline_ms = 60_000
+    for _ in range(200):
+        if not (decision := controller.decide(observe(), SEEDS)).fallback.all():
+            break
+        time.sleep(0.05)
+    assert decision.overridden.all()
+
+
+def test_a_policy_that_fails_holds_still_with_the_gripper_as_last_commanded(policy, planner, observe, spec):
+    controller = Controller(policy, planner())
+    good = controller.decide(observe(), SEEDS).chunk
+    assert good[0, -1, 6] == 1.0
+    controller.policy = Raising()
+    for _ in range(2):
+        decision = controller.decide(observe(), SEEDS)
+        assert np.array_equal(decision.chunk, np.tile([0, 0, 0, 0, 0, 0, 1.0], (1, 4, 1)))
+        assert decision.fallback.all()
+    assert controller.counters == {"policy": 2}
+
+
+def test_a_policy_that_fails_from_the_start_holds_still_with_the_gripper_at_its_lower_bound(observe, spec):
+    class Broken:
+        action_spec, horizon = spec, 4
+
+        def propose(self, observation, n, seeds):
+            return ActionSamples(np.full((1, n, 4, 7), np.nan, np.float32))
+
+    decision = Controller(Broken(), None).decide(observe(), SEEDS)
+    assert np.array_equal(decision.chunk, np.tile([0, 0, 0, 0, 0, 0, -1.0], (1, 4, 1)))
+
+
+def test_the_held_action_is_forgotten_at_reset(policy, observe):
+    controller = Controller(policy, None)
+    controller.decide(observe(), SEEDS)
+    controller.reset()
+    controller.policy = Raising()
+    assert controller.decide(observe(), SEEDS).chunk[0, 0, 6] == -1.0
+
+
+def test_one_row_that_makes_the_policy_raise_does_not_stop_its_neighbours(spec, planner, observe):
+    class Picky:
+        action_spec, horizon = spec, 4
+
+        def propose(self, observation, n, seeds):
+            if (seeds == 11).any():
+                raise ValueError("not this one")
+            return ActionSamples(np.repeat(own_chunk(len(seeds))[:, None], n, axis=1))
+
+    controller = Controller(Picky(), planner())
+    decision = controller.decide(observe(3), np.array([10, 11, 12]))
+    assert decision.overridden.tolist() == [True, False, True]
+    assert np.array_equal(decision.chunk[1, :, :6], np.zeros((4, 6)))
+    assert controller.counters == {"policy": 1}
+
+
+@pytest.mark.parametrize("shape", [(4, 7), (1, 4, 7), (1, 2, 3, 7), (1, 2, 4, 6), (2, 1, 4, 7), (1, 0, 4, 7)])
+def test_samples_of_a_wrong_shape_hold_still(spec, observe, shape):
+    class Misshapen:
+        action_spec, horizon = spec, 4
+
+        def propose(self, observation, n, seeds):
+            return ActionSamples(np.zeros(shape, np.float32))
+
+    controller = Controller(Misshapen(), None)
+    assert controller.decide(observe(), SEEDS).fallback.all()
+    assert str(list(shape)) in str(controller.first["policy"])
+
+
+def test_nan_in_a_further_sample_is_replaced_by_the_policys_own_chunk(spec, planner, observe):
+    seen = []
+
+    class PartlyBroken:
+        action_spec, horizon = spec, 4
+
+        def propose(self, observation, n, seeds):
+            chunks = np.repeat(own_chunk()[:, None], n, axis=1)
+            chunks[0, 2, 1, 1] = np.nan
+            return ActionSamples(chunks, np.zeros((1, n), np.float32))
+
+    plans = planner()
+    original = plans.plan
+    plans.plan = lambda o, samples, seeds: (seen.append(samples), original(o, samples, seeds))[1]
+    controller = Controller(PartlyBroken(), plans)
+    assert controller.decide(observe(), SEEDS).overridden.all()
+    assert np.array_equal(seen[0].chunks[0, 2], own_chunk()[0])
+    assert seen[0].log_probability is None
+    assert controller.counters == {"samples": 1}
+
+
+def test_a_reasoner_that_raises_leaves_the_observation_as_it_came(policy, planner, observe):
+    controller = Controller(policy, planner(), reasoner=Raising())
+    assert controller.decide(observe(), SEEDS).overridden.all()
+    assert controller.counters == {"reasoner": 1}
+
+
+def test_a_reasoner_changes_what_policy_and_planner_see(policy, planner, observe):
+    class Rephrase:
+        def consider(self, observation):
+            return replace(observation, instruction=("open the drawer",))
+
+    seen = []
+    plans = planner()
+    original = plans.plan
+    plans.plan = lambda observation, *rest: (seen.append(observation), original(observation, *rest))[1]
+    Controller(policy, plans, reasoner=Rephrase()).decide(observe(), SEEDS)
+    assert seen[0].instruction == ("open the drawer",)
+
+
+def test_a_guard_that_raises_does_not_stop_the_robot(policy, planner, observe):
+    controller = Controller(policy, planner(), guard=Raising())
+    assert controller.decide(observe(), SEEDS).overridden.all()
+    assert controller.counters == {"guard": 1}
+
+
+def test_a_plan_that_the_guard_rejects_gives_the_policys_own_chunk(policy, planner, observe, spec):
+    far = planner(lambda decision: replace(decision, chunk=decision.chunk + 5.0))
+    controller = Controller(policy, far, guard=Guard(spec, clip=False))
+    decision = controller.decide(observe(), SEEDS)
+    assert np.array_equal(decision.chunk, own_chunk())
+    assert decision.reason[0].startswith("guard")
+    assert controller.counters == {"guard": 1}
+
+
+def test_a_policy_that_the_guard_rejects_too_holds_still(observe, spec):
+    class Far:
+        action_spec, horizon = spec, 4
+
+        def propose(self, observation, n, seeds):
+            return ActionSamples(np.full((1, n, 4, 7), 9.0, np.float32))
+
+    controller = Controller(Far(), None, guard=Guard(spec, clip=False))
+    assert np.array_equal(controller.decide(observe(), SEEDS).chunk[0, :, :6], np.zeros((4, 6)))
+
+
+def test_chunks_are_clipped_to_the_bounds_by_default(observe, spec):
+    class Far:
+        action_spec, horizon = spec, 4
+
+        def propose(self, observation, n, seeds):
+            return ActionSamples(np.full((1, n, 4, 7), 9.0, np.float32))
+
+    assert np.array_equal(Controller(Far(), None).decide(observe(), SEEDS).chunk, np.ones((1, 4, 7)))
+
+
+@pytest.mark.parametrize("seeds", [None, np.array([1.5]), np.array([1, 2]), "x"])
+def test_seeds_that_do_not_fit_are_replaced_and_counted(policy, planner, observe, seeds):
+    controller = Controller(policy, planner())
+    assert controller.decide(observe(), seeds).overridden.all()
+    assert controller.counters == {"seeds": 1}
+
+
+def test_each_kind_of_problem_is_logged_once_and_counted_every_time(policy, observe, caplog):
+    controller = Controller(policy, Raising())
+    with caplog.at_level(logging.WARNING):
+        for _ in range(5):
+            controller.decide(observe(), SEEDS)
+    assert len(caplog.records) == 1
+    assert "out of memory" in caplog.text
+    assert controller.counters["planner"] == 5
+
+
+@given(
+    batch=st.integers(1, 3),
+    fails=st.sets(st.sampled_from(["policy", "planner", "reasoner", "guard", "observation"])),
+)
+def test_an_action_inside_the_bounds_comes_back_whatever_fails(batch, fails):
+    spec = ActionSpec(np.full(7, -1.0), np.ones(7), (0, 1, 2), (3, 4, 5), (6,))
+
+    class Wild:
+        action_spec, horizon = spec, 4
+
+        def propose(self, observation, n, seeds):
+            return ActionSamples(
+                np.random.default_rng(0).normal(0, 9, (len(seeds), n, 4, 7)).astype(np.float32)
+            )
+
+    policy = Wild()
+    controller = Controller(
+        policy,
+        Raising() if "planner" in fails else None,
+        reasoner=Raising() if "reasoner" in fails else None,
+        guard=Raising() if "guard" in fails else None,
+    )
+    if "policy" in fails:
+        controller.policy = Raising()
+    proprioception = np.full((batch, 8), np.nan if "observation" in fails else 0.0, np.float32)
+    decision = controller.decide(Observation({}, proprioception, ("a",) * batch), np.arange(batch))
+    assert decision.chunk.shape == (batch, 4, 7)
+    assert np.isfinite(decision.chunk).all()
+    assert (np.abs(decision.chunk) <= 1).all()
+    assert set(controller.counters) <= set(PROBLEMS)
+
+
+def test_interrupting_with_the_keyboard_is_not_swallowed(spec, observe):
+    class Interrupted:
+        action_spec, horizon = spec, 4
+
+        def propose(self, observation, n, seeds):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Controller(Interrupted(), None).decide(observe(), SEEDS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"samples": 0}, "samples"),
+        ({"deadline_ms": 0}, "deadline_ms"),
+        ({"deadline_ms": float("nan")}, "deadline_ms"),
+        ({"reasoner": object()}, "consider"),
+        ({"guard": object()}, "check"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused_before_the_episode(policy, arguments, words):
+    with pytest.raises(ForethoughtError, match=words):
+        Controller(policy, None, **arguments)
+
+
+def test_a_policy_without_the_protocol_is_refused_before_the_episode():
+    with pytest.raises(ForethoughtError, match="wrap"):
+        Controller(lambda observation: 0, None)
+
+
+def test_reset_reaches_policy_and_planner_and_forget_spares_the_policy(policy, planner):
+    plans = planner()
+    controller = Controller(policy, plans)
+    controller.reset()
+    controller.forget()
+    assert (policy.resets, plans.resets) == (1, 2)
+
+
+def test_holding_still_keeps_numbers_that_are_neither_motion_nor_gripper():
+    spec = ActionSpec(np.full(4, -1.0), np.ones(4), position=(0,), gripper=(1,))
+    held = hold_still(spec, 2, np.array([[0.5, 1.0, 0.3, -0.2]]))
+    assert np.allclose(held, np.tile([0.0, 1.0, 0.3, -0.2], (1, 2, 1)))

@@ -1,0 +1,119 @@
+"""Looks ahead inside a call of somebody else's policy, whatever its arguments and its answer are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..interfaces import ActionSamples, ActionSpec, Decision, ForethoughtError, Observation
+from .actions import Answer, Queue, read
+from .lookahead import Lookahead
+
+
+class CalledPolicy:
+    """The call that is being made, seen as a ``Policy`` with one sample per row.
+
+    The call gets its own arguments, not our observation. The planner spreads its kernels around the one
+    chunk.
+
+    Attributes:
+        call: Makes the call.
+        answer: What the last call that went well returned, or None.
+        failed: Whether the last call failed.
+    """
+
+    def __init__(self, action_spec: ActionSpec, horizon: int) -> None:
+        self._spec, self._horizon = action_spec, horizon
+        self.call: Callable[[], Any] | None = None
+        self.answer: Answer | None = None
+        self.failed = False
+
+    @property
+    def action_spec(self) -> ActionSpec:
+        """What the numbers of an action mean."""
+        return self._spec
+
+    @property
+    def horizon(self) -> int:
+        """Chunk length H in control steps."""
+        return self._horizon
+
+    def propose(self, observation: Observation, n: int, seeds: np.ndarray) -> ActionSamples:
+        """The chunk that the call returns, ``[B, 1, H, A]``."""
+        self.failed = True
+        if self.call is None:
+            raise ForethoughtError("CalledPolicy needs a call; set it before proposing.")
+        raw, self.call = self.call(), None  # once: the policy may remember what it saw
+        self.answer = read(raw, len(seeds), self._horizon, self._spec.size)
+        self.failed = False
+        return ActionSamples(self.answer.chunk[:, None])
+
+
+class ForeignCall:
+    """Stands in for one method of a policy: same arguments, same kind of answer, perhaps better actions.
+
+    A policy of single actions is asked at every step, so that what it remembers stays true; while a planned
+    chunk is being executed its answers are set aside. Where the planner keeps the policy's own action, it
+    plans anew at the next step, so that a policy that is never overridden acts exactly as if it were not
+    wrapped.
+    """
+
+    def __init__(
+        self, policy: CalledPolicy, lookahead: Lookahead, observe: Callable[..., Observation], queue: Queue
+    ) -> None:
+        self.policy = policy
+        self.lookahead = lookahead
+        self.observe = observe
+        self.queue = queue
+        self._batch = 1
+
+    def __call__(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """``original(*args, **kwargs)`` with the actions that the planner chose."""
+        observation = self._observation(args, kwargs)
+        self.policy.call = lambda: original(*args, **kwargs)
+        pending = self.queue.pending(self._batch)
+        if pending.all() and self.policy.answer is not None:
+            return self._queued(self.policy.answer)
+        decision = self.lookahead.decide(observation, batch=self._batch)
+        answer = self.policy.answer
+        if answer is None:  # the first call failed, but not by raising: there is no shape to answer in
+            raise ForethoughtError("The policy has not returned an action yet; nothing to execute.")
+        if not answer.single:
+            return answer.raw if self._is_own(decision, answer) else answer.with_actions(decision.chunk)
+        chunk = decision.chunk.copy()
+        for row in range(self._batch):
+            if pending[row]:
+                chunk[row, 0] = self.queue.take(row)
+            elif decision.overridden[row]:
+                self.queue.put(row, decision.chunk[row, 1:])
+        own = not pending.any() and self._is_own(decision, answer)
+        return answer.raw if own else answer.with_actions(chunk)
+
+    def _observation(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            observation = self.observe(*args, **kwargs)
+        except Exception as error:
+            if not self.lookahead.started:
+                raise
+            return error
+        self._batch = len(getattr(observation, "instruction", ())) or self._batch
+        return observation
+
+    def _queued(self, answer: Answer) -> Any:
+        chunk = np.stack([self.queue.take(row) for row in range(self._batch)])[:, None]
+        try:
+            assert self.policy.call is not None
+            self.policy.call()
+        except Exception as error:
+            self.lookahead.controller.count("policy", self._batch, error)
+        return answer.with_actions(chunk)
+
+    def _is_own(self, decision: Decision, answer: Answer) -> bool:
+        """Whether the decision is the policy's answer as it came, but for the gripper's two values."""
+        if self.policy.failed or decision.overridden.any():
+            return False
+        spec, chunk = self.policy.action_spec, answer.chunk
+        inside = (chunk >= spec.low - 1e-3) & (chunk <= spec.high + 1e-3)
+        return bool(inside.all()) and np.array_equal(spec.clip(chunk), decision.chunk)

@@ -1,0 +1,72 @@
+"""What one wrapped policy keeps while it drives: the controller, the seeds, the latest decision."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from ..interfaces import Decision, ForethoughtError
+from .controller import Controller
+
+
+class Lookahead:
+    """The part of a wrapped policy that looks ahead, reached as ``wrapped.forethought``.
+
+    The first decision raises what the user can mend (a camera is missing, a chunk has the wrong length);
+    after one that went well nothing raises any more, see ``Controller``.
+
+    Attributes:
+        controller: Decides, and counts what goes wrong.
+        last: The latest decision, or None.
+    """
+
+    def __init__(self, controller: Controller, seed: int = 0) -> None:
+        self.controller = controller
+        self.last: Decision | None = None
+        self._seed, self._episode, self._index = seed, 0, 0
+        self._started = False
+
+    @property
+    def counters(self) -> Counter[str]:
+        """Rows by kind of problem, see ``Controller.counters``."""
+        return self.controller.counters
+
+    @property
+    def started(self) -> bool:
+        """Whether a decision went well already."""
+        return self._started
+
+    def reset(self) -> None:
+        """An episode starts."""
+        self.controller.forget()
+        self._episode, self._index = self._episode + 1, 0
+
+    def decide(self, observation: Any, *, batch: int = 1, seeds: np.ndarray | None = None) -> Decision:
+        """What to execute now.
+
+        Args:
+            observation: An Observation, or the exception that came in its stead.
+            batch: Number of rows B where the observation cannot tell.
+            seeds: ``int64 [B]``; None draws them from the wrapped policy's seed, the episode and the
+                decision.
+
+        Raises:
+            ForethoughtError: On the first decision only, a problem that the user can mend.
+            Exception: On the first decision only, what the policy raised.
+        """
+        if seeds is None:
+            rows = len(getattr(observation, "instruction", ())) or batch
+            sequence = np.random.SeedSequence([self._seed, self._episode, self._index])
+            seeds = sequence.generate_state(rows, np.uint32).astype(np.int64)
+        self._index += 1
+        self.last = decision = self.controller.decide(observation, seeds)
+        if not self._started:
+            for kind, what in self.controller.first.items():
+                if isinstance(what, ForethoughtError) or (kind == "policy" and isinstance(what, Exception)):
+                    self.controller.first.clear()
+                    self.controller.counters.clear()
+                    raise what
+            self._started = True
+        return decision
