@@ -1,0 +1,1 @@
+"""Collecting, training, evaluating, reporting: everything that runs from the command line."""

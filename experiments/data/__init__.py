@@ -1,0 +1,1 @@
+"""Episodes: collecting them, writing them, reading them."""
