@@ -1,0 +1,1 @@
+"""Training of the reference policy, the world model and the value."""

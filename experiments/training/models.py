@@ -1,0 +1,406 @@
+"""Training of everything that search needs, from recorded rollouts (`forethought train models`).
+
+Stages, each skipped when its result is already in the folder: encoder, chunk-jump dynamics, one value per
+label scheme, retrieval memory. With ``privileged_supervision`` the simulator's object poses supervise the
+encoder and the dynamics
+*in training*; at test time all of it reads images, proprioception and the instruction.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...interfaces import ForethoughtError
+from ...reward.labels import SCHEMES
+from ...reward.value import ValueEnsemble, ValueModel
+from ...text import text_features
+from ...world_models.dynamics import ChunkDynamics
+from ...world_models.encoder import (
+    PRIVILEGED_FEATURES,
+    PROPRIOCEPTION_FEATURES,
+    ObservationEncoder,
+    privileged_features,
+    proprioception_features,
+    random_shift,
+)
+from ...world_models.latent import LatentWorldModel
+from ...world_models.retrieval import RetrievalMemory
+from .dataset import EpisodeSet, load_episodes
+from .loop import fit
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Latents of a set of episodes.
+
+    Attributes:
+        frames: Estimated from the images, ``float32 [F, D]``.
+        states: From the simulator's state, ``float32 [S, D]``, or None without privileged supervision.
+    """
+
+    frames: Tensor
+    states: Tensor | None
+
+
+def train(
+    *,
+    rollouts: Sequence[str],
+    out: str,
+    demonstrations: Sequence[str] = (),
+    cameras: Sequence[str] = ("agentview_rgb", "eye_in_hand_rgb"),
+    image_size: int = 64,
+    horizon: int = 8,
+    privileged_supervision: bool = True,
+    features: int = 32,
+    discount: float = 0.98,
+    schemes: Sequence[str] = ("success_discounted", "progress_successes_only"),
+    encoder_steps: int = 2500,
+    encoder_batch: int = 256,
+    dynamics_steps: int = 6000,
+    value_steps: int = 4000,
+    batch: int = 512,
+    members: int = 5,
+    shift: int = 0,
+    memory_entries: int = 24000,
+    seed: int = 0,
+) -> Path:
+    """Trains encoder, dynamics, values and memory from the folders and writes a models folder.
+
+    Args:
+        rollouts: Folders of the policy's own episodes, failures included.
+        out: Folder to write into; a killed run goes on from what is there.
+        demonstrations: Folders whose successful chunks join the retrieval memory.
+        cameras: Cameras that the encoder sees.
+        image_size: Side of the images that it sees, pixels.
+        horizon: Chunk length H, control steps.
+        privileged_supervision: Whether simulator state supervises training.
+        features: Size of the learned latent without privileged supervision (with it: the poses' 18 numbers).
+        discount: γ of the value, per control step.
+        schemes: Label schemes; the first is the default value, the others get a file each.
+        encoder_steps: Gradient steps of the encoder.
+        encoder_batch: Frames a step of the encoder.
+        dynamics_steps: Gradient steps of the dynamics.
+        value_steps: Gradient steps of each value.
+        batch: Samples a step of dynamics and value, each member its own.
+        members: Ensemble size E.
+        shift: Random image shift while the encoder trains, pixels.
+        memory_entries: At most so many chunks in the memory.
+        seed: Of initialisation and batches.
+
+    Returns:
+        The models folder.
+    """
+    unknown = sorted(set(schemes) - set(SCHEMES))
+    if unknown or not schemes:
+        raise ForethoughtError(f"Unknown label schemes {unknown}; known are {sorted(SCHEMES)}.")
+    folder = Path(out)
+    data = load_episodes(rollouts, cameras, executed=True)
+    if privileged_supervision and data.privileged is None:
+        raise ForethoughtError(
+            "privileged_supervision=true needs episodes with the simulator's state (obs/privileged); "
+            "these have none. "
+            "Collect with `forethought collect`, or set privileged_supervision=false."
+        )
+    torch.manual_seed(seed)
+    stage = _Stages(folder / "stages", seed)
+    if privileged_supervision:
+        encoder = ObservationEncoder(cameras, image_size, PRIVILEGED_FEATURES)
+        _standardise(encoder, data)
+        stage.run("encoder", encoder, _pose_loss(data, encoder, encoder_batch, shift), encoder_steps, 1e-3)
+    else:
+        from .self_supervised import JointModel, joint_loss
+
+        encoder = ObservationEncoder(cameras, image_size, features)
+        _standardise(encoder, data)
+        joint = JointModel(encoder, horizon, data.actions.shape[1])
+        stage.run("encoder", joint, joint_loss(data, horizon, encoder_batch, discount), encoder_steps, 1e-3)
+    encoded = encode_episodes(encoder, data, privileged_supervision)
+    dynamics = ChunkDynamics(encoder.latent_size, horizon, data.actions.shape[1], members)
+    sample = _TransitionSampler(data, encoded, horizon, batch, members)
+    _scale_steps(dynamics, sample)
+    stage.run("dynamics", dynamics, sample.loss, dynamics_steps, 1e-3)
+    lineage = {"data": data.summary(), "seed": seed, "discount": discount}
+    lineage |= {"steps": {"encoder": encoder_steps, "dynamics": dynamics_steps, "value": value_steps}}
+    model = LatentWorldModel(encoder, dynamics, privileged_supervision=privileged_supervision)
+    model.save(folder, lineage)
+    for index, name in enumerate(schemes):
+        value = ValueEnsemble(encoder.latent_size, members)
+        stage.run(
+            f"value_{name}",
+            value,
+            _value_loss(data, encoded, dynamics, horizon, name, discount, batch),
+            value_steps,
+            1e-3,
+        )
+        ValueModel(value, name).save(
+            folder / ("value.safetensors" if index == 0 else f"value_{name}.safetensors")
+        )
+    memory = build_memory(data, encoded, horizon, memory_entries, seed)
+    memory.save(folder)
+    description = {
+        "world_model": {"kind": "latent"},
+        "reward": {"kind": "value"},
+        "memory": {"kind": "retrieval"},
+        "cameras": list(cameras),
+        "horizon": horizon,
+        "action_size": int(data.actions.shape[1]),
+        "privileged_supervision": privileged_supervision,
+        "lineage": lineage,
+    }
+    (folder / "config.json").write_text(json.dumps(description, indent=2) + "\n")
+    return folder
+
+
+class _Stages:
+    """Runs a stage once: its weights are kept, and a later run with the same folder loads them."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder, self.seed = folder, seed
+
+    def run(self, name: str, module: nn.Module, loss, steps: int, learning_rate: float) -> None:
+        path = self.folder / f"{name}.pt"
+        if path.is_file():
+            module.load_state_dict(torch.load(path, weights_only=True))
+            module.eval()
+            return
+        checkpoint = self.folder / f"{name}.checkpoint"
+        fit(
+            module,
+            loss,
+            title=name,
+            steps=steps,
+            learning_rate=learning_rate,
+            checkpoint=checkpoint,
+            seed=self.seed,
+        )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        torch.save(module.state_dict(), path)
+
+
+def physical_states(data: EpisodeSet) -> Tensor:
+    """Proprioception and object features of every state in physical units, ``[S, 29]``."""
+    assert data.privileged is not None
+    body = torch.from_numpy(data.proprioception)
+    objects = privileged_features(body, torch.from_numpy(data.privileged))
+    return torch.cat([proprioception_features(body), objects], dim=-1)
+
+
+def _standardise(encoder: ObservationEncoder, data: EpisodeSet) -> None:
+    body = proprioception_features(torch.from_numpy(data.proprioception))
+    encoder.mean[:PROPRIOCEPTION_FEATURES] = body.mean(0)
+    encoder.std[:PROPRIOCEPTION_FEATURES] = body.std(0).clamp_min(5e-3)
+    if data.privileged is not None and encoder.features == PRIVILEGED_FEATURES:
+        objects = physical_states(data)[:, PROPRIOCEPTION_FEATURES:]
+        floor = torch.tensor([0.02] * 3 + [0.2] * 6).repeat(2)
+        encoder.mean[PROPRIOCEPTION_FEATURES:] = objects.mean(0)
+        encoder.std[PROPRIOCEPTION_FEATURES:] = torch.maximum(objects.std(0), floor)
+
+
+def _near(physical: Tensor) -> Tensor:
+    """Weight of a state: up to 4 where the gripper is within centimetres of the first object, where
+    precision decides."""
+    distance = physical[:, PROPRIOCEPTION_FEATURES : PROPRIOCEPTION_FEATURES + 3].norm(dim=-1)
+    return 1 + 3 * torch.exp(-((distance / 0.08) ** 2))
+
+
+def _pose_loss(data: EpisodeSet, encoder: ObservationEncoder, batch: int, shift: int):
+    physical = physical_states(data)[torch.from_numpy(data.frame_state)]
+    target = encoder.standardise(physical)[:, PROPRIOCEPTION_FEATURES:]
+    weight = _near(physical)
+    column = torch.tensor(([3.0] * 3 + [0.5] * 6) * 2)
+    body = torch.from_numpy(data.proprioception[data.frame_state])
+    words = text_features(data.instructions)[data.instruction[data.episode[data.frame_state]]]
+    images = {name: torch.from_numpy(image) for name, image in data.images.items()}
+
+    def loss(module: nn.Module, generator: torch.Generator) -> Tensor:
+        pick = torch.randint(len(target), (batch,), generator=generator)
+        seen = {name: image[pick] for name, image in images.items()}
+        if shift:
+            seen = {name: random_shift(image, generator, shift) for name, image in seen.items()}
+        with torch.autocast("cpu", torch.bfloat16):
+            latent = module(seen, body[pick], words[pick])
+        error = F.smooth_l1_loss(
+            latent[:, PROPRIOCEPTION_FEATURES:].float(), target[pick], beta=0.05, reduction="none"
+        )
+        return (error * column * weight[pick, None]).mean()
+
+    return loss
+
+
+@torch.inference_mode()
+def encode_episodes(encoder: ObservationEncoder, data: EpisodeSet, privileged: bool) -> Encoded:
+    """Latents of every frame and, with ``privileged``, of every state."""
+    words = text_features(data.instructions)
+    parts = []
+    for start in range(0, len(data.frame_state), 1024):
+        state = data.frame_state[start : start + 1024]
+        seen = {name: torch.from_numpy(image[start : start + 1024]) for name, image in data.images.items()}
+        body = torch.from_numpy(data.proprioception[state])
+        parts.append(encoder(seen, body, words[data.instruction[data.episode[state]]]))
+    states = encoder.standardise(physical_states(data)) if privileged else None
+    return Encoded(torch.cat(parts).clone(), None if states is None else states.clone())
+
+
+class _TransitionSampler:
+    """Draws chains of two jumps, ``[E, batch]`` of them, each member its own bootstrap.
+
+    Half of the chains start at the latent that the encoder estimated from images, so that the model learns
+    to live with its errors. With privileged supervision the other half starts at exact states, and all
+    targets are exact; without, starts and targets are the estimates at frames.
+    """
+
+    def __init__(self, data: EpisodeSet, encoded: Encoded, horizon: int, batch: int, members: int) -> None:
+        self.data, self.encoded, self.horizon = data, encoded, horizon
+        self.batch, self.members = batch, members
+        self.frame_of = np.full(len(data.step), -1)
+        self.frame_of[data.frame_state] = np.arange(len(data.frame_state))
+        usable = data.complete(data.frame_state, horizon)
+        self.exact = encoded.states is not None
+        if not self.exact:
+            usable &= self.frame_of[data.after(data.frame_state, horizon)] >= 0
+        self.frames = data.frame_state[usable]
+        every = np.arange(len(data.step))
+        self.states = every[data.complete(every, horizon)] if self.exact else self.frames
+
+    def draw(self, generator: torch.Generator, frames_only: bool = False) -> tuple[Tensor, np.ndarray]:
+        """Start latents ``[E, batch, D]`` and their states ``[E, batch]``."""
+        count = self.members * self.batch
+        seen = count if frames_only or not self.exact else count // 2
+        state = np.concatenate(
+            [
+                self.frames[torch.randint(len(self.frames), (seen,), generator=generator).numpy()],
+                self.states[torch.randint(len(self.states), (count - seen,), generator=generator).numpy()],
+            ]
+        )
+        parts = [self.encoded.frames[self.frame_of[state[:seen]]]]
+        if self.encoded.states is not None and seen < count:
+            parts.append(self.encoded.states[state[seen:]])
+        order = torch.randperm(count, generator=generator)
+        shape = (self.members, self.batch)
+        return torch.cat(parts)[order].unflatten(0, shape), state[order.numpy()].reshape(shape)
+
+    def target(self, state: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Latents of states ``[...]`` and whether they are known."""
+        if self.encoded.states is not None:
+            return self.encoded.states[state], torch.ones(state.shape)
+        frame = self.frame_of[state]
+        return self.encoded.frames[np.maximum(frame, 0)], torch.from_numpy((frame >= 0).astype(np.float32))
+
+    def jump(self, state: np.ndarray) -> tuple[Tensor, np.ndarray, Tensor, Tensor]:
+        """Chunk, following state, success on the way, and weight of the jump from each state."""
+        flat = state.reshape(-1)
+        after = self.data.after(flat, self.horizon)
+        episode = self.data.episode[flat]
+        done = self.data.success[episode] & (self.data.step[after] == self.data.length[episode])
+        chunk = torch.from_numpy(self.data.chunks(flat, self.horizon)).unflatten(0, state.shape)
+        known = torch.from_numpy(self.data.complete(flat, self.horizon).astype(np.float32)).view(state.shape)
+        return (
+            chunk,
+            after.reshape(state.shape),
+            torch.from_numpy(done.astype(np.float32)).view(state.shape),
+            known,
+        )
+
+    def loss(self, module: nn.Module, generator: torch.Generator) -> Tensor:
+        """Two jumps, the second from the first one's prediction."""
+        latent, state = self.draw(generator)
+        total = torch.zeros(())
+        for _ in range(2):
+            chunk, state, done, known = self.jump(state)
+            latent, logit = module(latent, chunk)
+            target, seen = self.target(state)
+            error = F.smooth_l1_loss(latent, target, beta=0.1, reduction="none").mean(-1)
+            miss = F.binary_cross_entropy_with_logits(logit, done, reduction="none")
+            total = total + ((error * seen + 0.1 * miss) * known).mean()
+        return total
+
+
+def _scale_steps(dynamics: ChunkDynamics, sample: _TransitionSampler) -> None:
+    latent, state = sample.draw(torch.Generator().manual_seed(0))
+    target, _ = sample.target(sample.jump(state)[1])
+    dynamics.step_scale.copy_((target - latent).flatten(0, 1).std(0).clamp_min(0.05))
+
+
+def _value_loss(
+    data: EpisodeSet,
+    encoded: Encoded,
+    dynamics: ChunkDynamics,
+    horizon: int,
+    scheme: str,
+    discount: float,
+    batch: int,
+):
+    """Cross-entropy on estimated, exact and predicted latents, each label that of the state itself."""
+    rule = SCHEMES[scheme]
+    episode = data.episode
+    label = rule.label(data.step, data.length[episode], data.success[episode].astype(np.float32), discount)
+    keep = data.success | rule.uses_failures
+    words = text_features(data.instructions)[data.instruction]
+    sample = _TransitionSampler(data, encoded, horizon, batch, dynamics.members)
+    sample.frames = sample.frames[keep[episode[sample.frames]]]
+    sample.states = sample.states[keep[episode[sample.states]]]
+    final = data.frame_state[
+        data.success[episode[data.frame_state]]
+        & (data.step[data.frame_state] == data.length[episode[data.frame_state]])
+    ]
+    if not len(final):
+        raise ForethoughtError(
+            "No episode of the rollouts succeeded: a value cannot be learned. Collect with less noise."
+        )
+
+    def loss(module: nn.Module, generator: torch.Generator) -> Tensor:
+        start, state = sample.draw(generator)
+        chunk, after, _, known = sample.jump(state)
+        with torch.no_grad():
+            predicted, _ = dynamics(start, chunk)
+        ends = final[torch.randint(len(final), (dynamics.members, batch // 8), generator=generator).numpy()]
+        rows = np.concatenate([state, after, ends], axis=1)
+        latent = torch.cat([start, predicted, encoded.frames[sample.frame_of[ends]]], dim=1)
+        weight = torch.cat([torch.ones(state.shape), known, torch.ones(ends.shape)], dim=1)
+        text = words[episode[rows]]
+        logit = module(latent, text)
+        target = torch.from_numpy(label[rows])
+        return (F.binary_cross_entropy_with_logits(logit, target, reduction="none") * weight).mean()
+
+    return loss
+
+
+def build_memory(
+    data: EpisodeSet, encoded: Encoded, horizon: int, entries: int, seed: int
+) -> RetrievalMemory:
+    """Chunks of successful episodes with their latents as keys.
+
+    Keys are estimated latents at frames and, where simulator state supervised training, exact ones at every
+    fourth step.
+    """
+    episode = data.episode
+    inside = data.success[episode] & (data.step < data.length[episode])
+    frames = np.flatnonzero(inside[data.frame_state])
+    state, keys = data.frame_state[frames], encoded.frames[frames]
+    if encoded.states is not None:
+        between = np.flatnonzero(inside & (data.step % horizon == horizon // 2))
+        state = np.concatenate([state, between])
+        keys = torch.cat([keys, encoded.states[between]])
+    pick = np.random.default_rng(seed).permutation(len(state))[:entries]
+    weights = np.ones(keys.shape[1], np.float32)
+    if encoded.states is not None:
+        weights[3:9] = 0.5  # rotation of the gripper
+        weights[9:11] = 1.5  # fingers
+        weights[11:14] = 3.0  # first object, relative to the gripper
+        weights[14:20] = 0.3
+        weights[23:29] = 0.1
+    return RetrievalMemory(
+        keys=keys[pick].numpy(),
+        chunks=data.chunks(state[pick], horizon),
+        task=data.instruction[episode[state[pick]]],
+        instructions=data.instructions,
+        weights=weights,
+    )

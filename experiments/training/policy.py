@@ -1,0 +1,119 @@
+"""Behaviour cloning of the reference policy: from few demonstrations, or filtered from rollouts
+(`forethought train policy`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ...interfaces import ActionSpec
+from ...text import text_features
+from ...world_models.encoder import PROPRIOCEPTION_FEATURES, proprioception_features, random_shift
+from ...wrappers.policies.reference import FlowPolicyNetwork, ReferencePolicy
+from .dataset import EpisodeSet, load_episodes
+from .loop import fit
+
+
+def train(
+    *,
+    demonstrations: Sequence[str],
+    out: str,
+    file: str = "policy.safetensors",
+    cameras: Sequence[str] = ("agentview_rgb", "eye_in_hand_rgb"),
+    image_size: int = 64,
+    per_task: int | None = None,
+    horizon: int = 8,
+    features: int = 128,
+    steps: int = 2000,
+    batch: int = 192,
+    draws: int = 4,
+    shift: int = 2,
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+) -> Path:
+    """Trains on the successful episodes below the folders and writes ``out/file``.
+
+    Args:
+        demonstrations: Folders of episodes; failed ones are left out (filtered behaviour cloning).
+        out: Folder to write into.
+        file: Name of the weights file.
+        cameras: Cameras that the policy sees.
+        image_size: Side of the images that it sees, pixels.
+        per_task: At most so many demonstrations of each task.
+        horizon: Chunk length H, control steps.
+        features: Size of the learned visual features.
+        steps: Gradient steps.
+        batch: Frames a step.
+        draws: Noises and flow times drawn for each frame; they share its encoding.
+        shift: Random image shift, pixels.
+        learning_rate: Peak learning rate.
+        seed: Of initialisation and batches.
+
+    Returns:
+        The path of the weights.
+    """
+    target = Path(out) / file
+    data = load_episodes(demonstrations, cameras, successes_only=True, per_task=per_task)
+    torch.manual_seed(seed)
+    network = FlowPolicyNetwork(tuple(cameras), image_size, features, horizon, data.actions.shape[1])
+    usable = data.frame_state[data.step[data.frame_state] < data.length[data.episode[data.frame_state]]]
+    frames = np.flatnonzero(np.isin(data.frame_state, usable))
+    chunks = torch.from_numpy(data.chunks(data.frame_state[frames], horizon))
+    _standardise(network, data, chunks)
+    words = text_features(data.instructions)
+    body = torch.from_numpy(data.proprioception)
+
+    def loss(module: nn.Module, generator: torch.Generator) -> torch.Tensor:
+        assert isinstance(module, FlowPolicyNetwork)
+        pick = torch.randint(len(frames), (batch,), generator=generator)
+        rows = frames[pick.numpy()]
+        state = data.frame_state[rows]
+        images = {
+            name: random_shift(torch.from_numpy(image[rows]), generator, shift)
+            for name, image in data.images.items()
+        }
+        with torch.autocast("cpu", torch.bfloat16):
+            condition = module.encoder(images, body[state], words[data.instruction[data.episode[state]]])
+        return module.loss(condition.float().repeat(draws, 1), chunks[pick].repeat(draws, 1, 1), generator)
+
+    checkpoint = target.with_suffix(".checkpoint")
+    final = fit(
+        network,
+        loss,
+        title="policy",
+        steps=steps,
+        learning_rate=learning_rate,
+        checkpoint=checkpoint,
+        seed=seed,
+    )
+    lineage = {"data": data.summary(), "steps": steps, "batch": batch, "seed": seed, "loss": round(final, 5)}
+    lineage |= {"per_task": per_task, "shift": shift, "learning_rate": learning_rate}
+    ReferencePolicy(network, libero_action_spec(), lineage=lineage).save(target)
+    return target
+
+
+def _standardise(network: FlowPolicyNetwork, data: EpisodeSet, chunks: torch.Tensor) -> None:
+    flat = chunks.flatten(0, 1)
+    network.action_mean.copy_(flat.mean(0))
+    network.action_std.copy_(flat.std(0).clamp_min(1e-2))
+    body = proprioception_features(torch.from_numpy(data.proprioception))
+    network.encoder.mean[:PROPRIOCEPTION_FEATURES] = body.mean(0)
+    network.encoder.std[:PROPRIOCEPTION_FEATURES] = body.std(0).clamp_min(5e-3)
+
+
+def libero_action_spec() -> ActionSpec:
+    """LIBERO's 7-D action: OSC position deltas (0.05 m a unit), axis-angle deltas (0.5 rad a unit), binary
+    gripper."""
+    return ActionSpec(
+        low=-np.ones(7, np.float32),
+        high=np.ones(7, np.float32),
+        position=(0, 1, 2),
+        rotation=(3, 4, 5),
+        gripper=(6,),
+        position_scale=0.05,
+        rotation_scale=0.5,
+    )

@@ -1,0 +1,83 @@
+"""A latent learned from images and outcomes alone: encoder, one-member dynamics and value trained together.
+
+The encoder must make the next latent predictable (joint embedding prediction), tell how the episode ends
+(value), and know which chunk led from one latent to the next (inverse dynamics). A Gaussian sketch of the
+latents (after SIGReg, Balestriero and LeCun 2025, arXiv 2511.08544) keeps them from collapsing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...text import text_features
+from ...world_models.dynamics import ChunkDynamics
+from ...world_models.encoder import PROPRIOCEPTION_FEATURES, ObservationEncoder
+from .dataset import EpisodeSet
+
+
+class JointModel(nn.Module):
+    """Encoder with the heads that supervise it; only the encoder outlives training."""
+
+    def __init__(self, encoder: ObservationEncoder, horizon: int, action_size: int) -> None:
+        super().__init__()
+        size = encoder.latent_size
+        self.encoder = encoder
+        self.dynamics = ChunkDynamics(size, horizon, action_size, members=1)
+        self.value = nn.Sequential(nn.Linear(size, 256), nn.SiLU(), nn.Linear(256, 1))
+        self.inverse = nn.Sequential(
+            nn.Linear(2 * size, 256), nn.SiLU(), nn.Linear(256, horizon * action_size)
+        )
+
+
+def gaussian_sketch(latent: Tensor, generator: torch.Generator, directions: int = 64) -> Tensor:
+    """Epps-Pulley distance between random projections of ``latent [M, F]`` and the standard normal
+    distribution."""
+    axes = F.normalize(torch.randn(latent.shape[1], directions, generator=generator), dim=0)
+    points = torch.linspace(-4, 4, 17)
+    phase = (latent @ axes)[..., None] * points
+    normal = torch.exp(-0.5 * points.square())
+    gap = (phase.cos().mean(0) - normal).square() + phase.sin().mean(0).square()
+    return (gap * normal).mean()
+
+
+def joint_loss(
+    data: EpisodeSet, horizon: int, batch: int, discount: float
+) -> Callable[[nn.Module, torch.Generator], Tensor]:
+    """Loss of a ``JointModel`` on pairs of frames one chunk apart."""
+    frame_of = np.full(len(data.step), -1)
+    frame_of[data.frame_state] = np.arange(len(data.frame_state))
+    after = data.after(data.frame_state, horizon)
+    first = np.flatnonzero((frame_of[after] >= 0) & data.complete(data.frame_state, horizon))
+    episode = data.episode[data.frame_state]
+    remaining = data.length[episode] - data.step[data.frame_state]
+    label = torch.from_numpy((data.success[episode] * discount**remaining).astype(np.float32))
+    words = text_features(data.instructions)[data.instruction[episode]]
+    body = torch.from_numpy(data.proprioception[data.frame_state])
+    images = {name: torch.from_numpy(image) for name, image in data.images.items()}
+    chunks = torch.from_numpy(data.chunks(data.frame_state, horizon))
+
+    def loss(module: nn.Module, generator: torch.Generator) -> Tensor:
+        assert isinstance(module, JointModel)
+        rows = first[torch.randint(len(first), (batch,), generator=generator).numpy()]
+        following = frame_of[after[rows]]
+        both = np.concatenate([rows, following])
+        with torch.autocast("cpu", torch.bfloat16):
+            latent = module.encoder(
+                {name: image[both] for name, image in images.items()}, body[both], words[both]
+            )
+        latent = latent.float()
+        now, then = latent.chunk(2)
+        predicted = module.dynamics(now[None], chunks[rows])[0][0]
+        prediction = F.smooth_l1_loss(predicted, then, beta=0.1)
+        outcome = F.binary_cross_entropy_with_logits(module.value(latent).squeeze(-1), label[both])
+        imagined = F.binary_cross_entropy_with_logits(module.value(predicted).squeeze(-1), label[following])
+        inverse = F.mse_loss(module.inverse(torch.cat([now, then], dim=-1)), chunks[rows].flatten(1))
+        sketch = gaussian_sketch(latent[:, PROPRIOCEPTION_FEATURES:], generator)
+        return prediction + outcome + imagined + 0.3 * inverse + 5 * sketch
+
+    return loss

@@ -1,0 +1,220 @@
+import json
+
+import episodes
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from forethought.experiments.training import models, policy
+from forethought.experiments.training.dataset import load_episodes
+from forethought.experiments.training.loop import fit
+from forethought.interfaces import ForethoughtError, Observation
+from forethought.reward import value
+from forethought.world_models import latent, retrieval
+from forethought.wrappers.policies import reference
+
+CAMERAS = (episodes.CAMERA,)
+
+
+@pytest.fixture(scope="module")
+def rollouts(tmp_path_factory):
+    return episodes.write(tmp_path_factory.mktemp("rollouts"), 120, skill=0.5)
+
+
+@pytest.fixture(scope="module")
+def trained(rollouts, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    return models.train(
+        rollouts=[str(rollouts)],
+        out=str(folder),
+        cameras=CAMERAS,
+        image_size=16,
+        horizon=episodes.HORIZON,
+        discount=0.9,
+        encoder_steps=300,
+        encoder_batch=64,
+        dynamics_steps=400,
+        value_steps=400,
+        batch=64,
+        members=3,
+        memory_entries=200,
+    )
+
+
+def observation_of(gap):
+    body = np.array([[0, 0, 0, 0, 0, 0, 0.04, -0.04]], np.float32)
+    return Observation({episodes.CAMERA: episodes.picture(gap)[None]}, body, ("reach the square",))
+
+
+def towards(gap):
+    aim = np.clip(np.asarray(gap) / (0.05 * episodes.HORIZON), -1, 1)
+    return np.tile(np.array([*aim, 0, 0, 0, -1], np.float32), (1, episodes.HORIZON, 1))
+
+
+def test_chunks_repeat_the_last_action_past_the_end(rollouts):
+    data = load_episodes([rollouts], CAMERAS)
+    last = np.flatnonzero(data.step == data.length[data.episode] - 1)[:1]
+    chunk = data.chunks(last, 3)[0]
+    assert np.array_equal(chunk[0], chunk[1]) and np.array_equal(chunk[1], chunk[2])
+    assert data.after(last, 3)[0] == last[0] + 1
+
+
+def test_what_follows_is_known_to_the_end_of_successes_only(rollouts):
+    data = load_episodes([rollouts], CAMERAS)
+    last = np.flatnonzero(data.step == data.length[data.episode] - 1)
+    assert np.array_equal(data.complete(last, 4), data.success)
+
+
+def test_frames_stand_at_their_states(rollouts):
+    data = load_episodes([rollouts], CAMERAS)
+    assert data.privileged is not None
+    gap = data.privileged[data.frame_state, :3] - data.proprioception[data.frame_state, :3]
+    for row in (0, 5, len(gap) - 1):
+        assert np.array_equal(data.images[episodes.CAMERA][row], episodes.picture(gap[row]))
+
+
+def test_successes_only_and_per_task_are_kept(rollouts):
+    data = load_episodes([rollouts], CAMERAS, successes_only=True, per_task=7)
+    assert len(data.length) == 7 and data.success.all()
+
+
+def test_no_episode_left_is_an_error(tmp_path):
+    folder = episodes.write(tmp_path, 2, skill=0.0, first_seed=1)
+    with pytest.raises(ForethoughtError, match="No successful episodes"):
+        load_episodes([folder], CAMERAS, successes_only=True)
+
+
+def test_encoder_finds_the_object(trained):
+    model = latent.load(trained)
+    encoder = model.encoder
+    for gap in ([0.2, -0.1, 0.0], [-0.25, 0.2, 0.0]):
+        seen = model.encode(observation_of(np.array(gap)))[0, 0] * encoder.std + encoder.mean
+        np.testing.assert_allclose(seen[11:13], gap[:2], atol=0.06)
+
+
+def test_model_and_value_prefer_the_chunk_that_reaches(trained):
+    model, judge = latent.load(trained), value.load(trained)
+    gap = np.array([0.15, -0.1, 0.0])
+    start = model.encode(observation_of(gap))
+    there, away = model.step(start, towards(gap)), model.step(start, towards(-gap))
+    text = ["reach the square"]
+    assert judge.score(there.latent, text).value > judge.score(away.latent, text).value + 0.2
+    assert there.done > away.done
+
+
+def test_memory_holds_chunks_that_reach(trained):
+    memory, model = retrieval.load(trained), latent.load(trained)
+    gap = np.array([0.2, 0.2, 0.0])
+    found = memory.nearest(model.encode(observation_of(gap)), ["reach the square"], 8)
+    assert (np.median(found[0, :, 0, :2], axis=0) > 0.2).all()
+
+
+def test_models_folder_tells_its_lineage(trained):
+    config = json.loads((trained / "config.json").read_text())
+    assert config["privileged_supervision"] is True
+    assert config["lineage"]["data"]["episodes"] == 120
+    assert (trained / "value_progress_successes_only.safetensors").is_file()
+    assert (
+        value.load(trained, "value_progress_successes_only.safetensors").scheme == "progress_successes_only"
+    )
+
+
+def test_second_run_trains_nothing_again(trained, rollouts, monkeypatch):
+    monkeypatch.setattr(models, "fit", lambda *args, **kwargs: pytest.fail("trained again"))
+    start = torch.randn(2, 3, 29)
+    before = latent.load(trained).step(start, towards([0.1, 0.1, 0.0]).repeat(2, 0)).latent
+    models.train(
+        rollouts=[str(rollouts)],
+        out=str(trained),
+        cameras=CAMERAS,
+        image_size=16,
+        horizon=episodes.HORIZON,
+        members=3,
+        memory_entries=200,
+    )
+    assert torch.equal(latent.load(trained).step(start, towards([0.1, 0.1, 0.0]).repeat(2, 0)).latent, before)
+
+
+def test_images_alone_train_a_model_too(rollouts, tmp_path):
+    folder = models.train(
+        rollouts=[str(rollouts)],
+        out=str(tmp_path),
+        cameras=CAMERAS,
+        image_size=16,
+        horizon=episodes.HORIZON,
+        privileged_supervision=False,
+        features=8,
+        schemes=("success_discounted",),
+        encoder_steps=20,
+        encoder_batch=32,
+        dynamics_steps=20,
+        value_steps=20,
+        batch=32,
+        members=2,
+    )
+    model = latent.load(folder)
+    assert not model.privileged_supervision
+    assert model.encode(observation_of(np.zeros(3))).shape == (1, 2, 19)
+
+
+def test_unknown_label_scheme_is_named(rollouts, tmp_path):
+    with pytest.raises(ForethoughtError, match="no_such_labels"):
+        models.train(
+            rollouts=[str(rollouts)], out=str(tmp_path), cameras=CAMERAS, schemes=("no_such_labels",)
+        )
+
+
+def test_policy_clones_what_succeeded(rollouts, tmp_path):
+    policy.train(
+        demonstrations=[str(rollouts)],
+        out=str(tmp_path),
+        cameras=CAMERAS,
+        image_size=16,
+        horizon=episodes.HORIZON,
+        features=16,
+        steps=400,
+        batch=64,
+        shift=0,
+    )
+    clone = reference.load(tmp_path)
+    gap = np.array([0.25, -0.25, 0.0])
+    chunks = clone.propose(observation_of(gap), 16, np.array([0])).chunks[0]
+    mean = chunks.mean(axis=(0, 1))
+    assert mean[0] > 0.05 and mean[1] < -0.05
+
+
+class Stop(Exception):
+    pass
+
+
+def test_killed_training_goes_on_where_it_was(tmp_path, monkeypatch):
+    target = torch.randn(64, 3, generator=torch.Generator().manual_seed(1))
+    options = {"title": "line", "steps": 40, "learning_rate": 1e-2, "seed": 0}
+
+    def make():
+        torch.manual_seed(0)
+        return nn.Linear(3, 1)
+
+    def loss(module, generator):
+        pick = torch.randint(64, (8,), generator=generator)
+        return (module(target[pick]) - 1).square().mean()
+
+    whole = make()
+    fit(whole, loss, checkpoint=tmp_path / "a", **options)
+    calls = 0
+
+    def killed(module, generator):
+        nonlocal calls
+        calls += 1
+        if calls > 25:
+            raise Stop
+        return loss(module, generator)
+
+    monkeypatch.setattr("forethought.experiments.training.loop.CHECKPOINT_SECONDS", 0.0)
+    with pytest.raises(Stop):
+        fit(make(), killed, checkpoint=tmp_path / "b", **options)
+    resumed = make()
+    fit(resumed, loss, checkpoint=tmp_path / "b", **options)
+    assert torch.equal(resumed.weight, whole.weight)
+    assert not (tmp_path / "b").exists()
