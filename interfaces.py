@@ -79,6 +79,18 @@ class ActionSpec:
         object.__setattr__(self, "low", low)
         object.__setattr__(self, "high", high)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The specification as JSON can hold it."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return fields | {"low": self.low.tolist(), "high": self.high.tolist()}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> ActionSpec:
+        """What ``to_dict`` wrote, also after JSON has turned tuples into lists."""
+        return cls(
+            **{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+        )
+
     @property
     def size(self) -> int:
         """Action size A."""

@@ -89,27 +89,19 @@ def forethought(
         confidence: z of the lower confidence bound; 0 compares the values.
         policy_weight: α of the injection; 0 executes the chunk found.
     """
-    if memory is not None and not 0.0 <= memory_share < 1.0:
-        raise ForethoughtError(
-            f"memory_share must lie in [0, 1): the policy's kernels keep the rest; got {memory_share}."
-        )
-    widths = tuple(float(width) for width in bandwidths)
-    sources: list[KernelSource] = [PolicyKernels(share=1.0, bandwidths=widths)]
-    if memory is not None and memory_share > 0.0:
-        sources = [
-            PolicyKernels(share=1.0 - memory_share, bandwidths=widths),
-            RetrievedKernels(memory, int(neighbours), share=memory_share, bandwidths=widths),
-        ]
     inner: SelectionRule = Puct(exploration)
     if kernel_regression is not None:
         inner = KernelRegression(inner, action_spec, kernel_regression)
     return TreeSearch(
         world_model,
         reward_model,
-        KernelProposals(
+        kernel_proposals(
             action_spec,
-            tuple(sources),
-            shared=shared_noise,
+            memory,
+            memory_share=memory_share,
+            neighbours=neighbours,
+            bandwidths=bandwidths,
+            shared_noise=shared_noise,
             rotation_scale=rotation_scale,
             flip_probability=flip_probability,
         ),
@@ -253,6 +245,39 @@ PRESETS: dict[str, Callable[..., Planner]] = {
     "best_of_n": best_of_n,
 }
 """Presets by name."""
+
+
+def kernel_proposals(
+    action_spec: ActionSpec,
+    memory: ChunkMemory | None = None,
+    *,
+    memory_share: float = 0.5,
+    neighbours: int = 16,
+    bandwidths: Sequence[float] = DEFAULT_BANDWIDTHS,
+    shared_noise: float = 0.85,
+    rotation_scale: float = 0.4,
+    flip_probability: float = 0.1,
+) -> KernelProposals:
+    """The proposals of ``forethought``, whose arguments these are: kernels on the policy's samples and on
+    retrieved chunks."""
+    if memory is not None and not 0.0 <= memory_share < 1.0:
+        raise ForethoughtError(
+            f"memory_share must lie in [0, 1): the policy's kernels keep the rest; got {memory_share}."
+        )
+    widths = tuple(float(width) for width in bandwidths)
+    sources: list[KernelSource] = [PolicyKernels(share=1.0, bandwidths=widths)]
+    if memory is not None and memory_share > 0.0:
+        sources = [
+            PolicyKernels(share=1.0 - memory_share, bandwidths=widths),
+            RetrievedKernels(memory, int(neighbours), share=memory_share, bandwidths=widths),
+        ]
+    return KernelProposals(
+        action_spec,
+        tuple(sources),
+        shared=shared_noise,
+        rotation_scale=rotation_scale,
+        flip_probability=flip_probability,
+    )
 
 
 def _root_children(children: int | None, simulations: int | None, depth: int) -> int:

@@ -184,7 +184,7 @@ class TreeSearch:
             clock.wave_ends()
 
     def _phase_one(self, run: Run, children: int) -> None:
-        """Draw the root's candidates and evaluate all of them, with the root itself, in one batch."""
+        """Draw the root's candidates and evaluate all of them in one batch."""
         tree, rows = run.tree, np.arange(run.tree.batch)
         root = np.zeros(rows.size, np.int64)
         proposed = self.proposals.propose(self._context(run, rows, root), children, keep_policy=True)
@@ -193,7 +193,7 @@ class TreeSearch:
         tree.source[:, nodes[0]] = proposed.source
         tree.prior[:, nodes[0]] = proposed.prior
         claims = np.repeat(rows, nodes.shape[1]), nodes.ravel()
-        self.evaluate(run, *claims, root=True)
+        self.evaluate(run, *claims)
         self.backward(run, *claims)
 
     def simulate(
@@ -290,33 +290,19 @@ class TreeSearch:
         tree.source[block] = proposed.source
         tree.prior[block] = proposed.prior
 
-    def evaluate(self, run: Run, rows: np.ndarray, nodes: np.ndarray, *, root: bool = False) -> None:
-        """Predict and score nodes (rows ``[L]``, nodes ``[L]``, distinct) in one call of each model.
-
-        With ``root`` the root states are scored in the same call, as they were encoded and not predicted.
-        """
+    def evaluate(self, run: Run, rows: np.ndarray, nodes: np.ndarray) -> None:
+        """Predict and score nodes (rows ``[L]``, nodes ``[L]``, distinct) in one call of each model."""
         if not rows.size:
             return
         tree, pool, scoring = run.tree, run.pool, self.scoring
         before = pool.take(tree.latent[rows, tree.parent[rows, nodes]])
         prediction = self.world_model.step(before, tree.chunk[rows, nodes])
-        slots = pool.add(prediction.latent)
-        tree.latent[rows, nodes] = slots
+        tree.latent[rows, nodes] = pool.add(prediction.latent)
         done = np.asarray(prediction.done, np.float64).reshape(-1)
         disagreement = np.asarray(prediction.disagreement, np.float64).reshape(-1)
-
-        batch = tree.batch
-        asked = slots
-        words: list[str] = [run.instruction[row] for row in rows]
-        if root:
-            asked = np.concatenate([tree.latent[:, 0], slots])
-            words = [*run.instruction, *words]
-        score = self.reward_model.score(pool.take(asked), words)
+        score = self.reward_model.score(prediction.latent, [run.instruction[row] for row in rows])
         value = np.asarray(score.value, np.float64).reshape(-1)
         spread = np.asarray(score.spread, np.float64).reshape(-1)
-        if root:
-            tree.own[:, 0] = value[:batch] - scoring.pessimism * spread[:batch]
-            value, spread = value[batch:], spread[batch:]
 
         certain = np.clip(done, 0.0, 1.0)
         alive = value - scoring.pessimism * spread - scoring.disagreement * disagreement
@@ -360,9 +346,11 @@ class TreeSearch:
         block = rows[:, None], tree.children(rows, nodes)
         child = tree.value[block]
         seen = np.isfinite(child)
-        own = np.where(np.isfinite(tree.own[rows, nodes]), tree.own[rows, nodes], 0.0)
         backed = self.backup(
-            own, np.where(seen, child, -np.inf), np.where(seen, tree.visits[block], 0), discount
+            tree.own[rows, nodes],
+            np.where(seen, child, -np.inf),
+            np.where(seen, tree.visits[block], 0),
+            discount,
         )
         done = tree.done[rows, nodes]
         tree.value[rows, nodes] = done + (1.0 - done) * backed

@@ -20,7 +20,7 @@ class Siblings:
         value: Backed-up values, ``float64 [R, C]``; NaN where not evaluated, −inf where disqualified.
         prior: ``float64 [R, C]``.
         visits: ``int32 [R, C]``.
-        parent_value: The parents' backed-up values, ``float64 [R]``; NaN where unknown.
+        parent_value: The parents' own scores V(s), ``float64 [R]``; NaN at the root.
         parent_visits: Visits of all children together, ``int64 [R]``.
         seeds: ``int64 [R]``.
     """

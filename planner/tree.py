@@ -51,7 +51,8 @@ class Tree:
         latent: Slot in the latent pool, ``int64``; NONE before evaluation.
         visits: Evaluations in the subtree, the node's own included, ``int32``.
         pending: Virtual visits: claims of the wave under way, ``int32``.
-        own: The node's own score V(s), ``float64``; −inf when disqualified.
+        own: The node's own score V(s), ``float64``; −inf when disqualified, NaN at the root, which is not
+            scored.
         spread: The reward model's spread at the node, ``float64``.
         done: Probability that the episode ended in success on the way here from the parent, ``float64``.
         value: Backed-up value v(s), ``float64``; NaN before evaluation, −inf when disqualified.

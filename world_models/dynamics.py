@@ -36,8 +36,9 @@ class ChunkDynamics(nn.Module):
     Attributes:
         members: Ensemble size E.
         horizon: Chunk length H.
+        shape: The constructor's arguments, for whoever saves it; ``constant`` numbers at the end of a latent
+            never change.
         action_size: A.
-        shape: The constructor's arguments, for whoever saves it.
     """
 
     step_scale: Tensor
@@ -45,6 +46,7 @@ class ChunkDynamics(nn.Module):
     def __init__(
         self,
         latent_size: int,
+        constant: int,
         horizon: int,
         action_size: int,
         members: int = 5,
@@ -53,12 +55,13 @@ class ChunkDynamics(nn.Module):
     ) -> None:
         super().__init__()
         self.members, self.horizon, self.action_size = members, horizon, action_size
-        self.shape = {"latent_size": latent_size, "horizon": horizon, "action_size": action_size}
+        self.shape = {"latent_size": latent_size, "constant": constant}
+        self.shape |= {"horizon": horizon, "action_size": action_size}
         self.shape |= {"members": members, "hidden": hidden, "blocks": blocks}
         self.inputs = EnsembleLinear(members, latent_size + horizon * action_size, hidden)
         self.blocks = nn.ModuleList(EnsembleLinear(members, hidden, hidden) for _ in range(blocks))
-        self.outputs = EnsembleLinear(members, hidden, latent_size + 1)
-        self.register_buffer("step_scale", torch.ones(latent_size))
+        self.outputs = EnsembleLinear(members, hidden, latent_size - constant + 1)
+        self.register_buffer("step_scale", torch.ones(latent_size - constant))
 
     def forward(self, latent: Tensor, chunk: Tensor) -> tuple[Tensor, Tensor]:
         """One jump.
@@ -76,4 +79,5 @@ class ChunkDynamics(nn.Module):
         for block in self.blocks:
             hidden = hidden + F.silu(block(F.layer_norm(hidden, hidden.shape[-1:])))
         out = self.outputs(hidden)
-        return latent + self.step_scale * out[..., :-1], out[..., -1]
+        change = F.pad(self.step_scale * out[..., :-1], (0, latent.shape[-1] - len(self.step_scale)))
+        return latent + change, out[..., -1]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -19,7 +20,21 @@ from torch import Tensor, nn
 from ..text import TEXT_SIZE
 
 PROPRIOCEPTION_FEATURES = 11
+CONTEXT_SIZE = 16
 PRIVILEGED_FEATURES = 18
+
+
+@lru_cache(maxsize=1)
+def _projection() -> Tensor:
+    return torch.randn(TEXT_SIZE, CONTEXT_SIZE, generator=torch.Generator().manual_seed(0))
+
+
+def instruction_context(text: Tensor) -> Tensor:
+    """A fixed random projection of hashed instructions, ``[..., TEXT_SIZE]`` to ``[..., CONTEXT_SIZE]``.
+
+    The part of a latent that never changes: what a grasp does depends on which object the task is about.
+    """
+    return text @ _projection().to(text)
 
 
 def rotation_matrix(axis_angle: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ result.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,13 @@ from ..interfaces import ForethoughtError, Latent, Observation, Prediction
 from ..text import text_features
 from ..weights import load_weights, save_weights
 from .dynamics import ChunkDynamics
-from .encoder import ObservationEncoder, as_tensors, privileged_features, proprioception_features
+from .encoder import (
+    ObservationEncoder,
+    as_tensors,
+    instruction_context,
+    privileged_features,
+    proprioception_features,
+)
 
 FILE = "world_model.safetensors"
 
@@ -75,15 +81,18 @@ class LatentWorldModel:
             for name, image in as_tensors(observation.images, self.cameras).items()
         }
         proprioception = torch.from_numpy(np.asarray(observation.proprioception, np.float32)).to(self.device)
-        latent = self.encoder(images, proprioception, text_features(observation.instruction).to(self.device))
-        return self.particles(latent)
+        text = text_features(observation.instruction).to(self.device)
+        latent = self.encoder(images, proprioception, text)
+        return self.particles(torch.cat([latent, instruction_context(text)], dim=-1))
 
     def particles(self, latent: Tensor) -> Tensor:
         """``[B, D]`` to ``[B, E, D]``, every member starting from the same point."""
         return latent.unsqueeze(1).expand(-1, self.dynamics.members, -1).contiguous()
 
     @torch.inference_mode()
-    def embed_state(self, proprioception: np.ndarray, privileged: np.ndarray) -> np.ndarray:
+    def embed_state(
+        self, proprioception: np.ndarray, privileged: np.ndarray, instruction: Sequence[str]
+    ) -> np.ndarray:
         """Latents ``[M, D]`` of simulator states, exact where the encoder estimates.
 
         For the simulator as world model only, which is privileged by nature. Needs a pose-supervised encoder.
@@ -91,6 +100,7 @@ class LatentWorldModel:
         Args:
             proprioception: ``[M, 8]``.
             privileged: ``[M, 18]``, see ``encoder.privileged_features``.
+            instruction: M instructions.
         """
         if not self.privileged_supervision:
             raise ForethoughtError(
@@ -100,7 +110,8 @@ class LatentWorldModel:
             )
         body, state = torch.from_numpy(np.float32(proprioception)), torch.from_numpy(np.float32(privileged))
         features = torch.cat([proprioception_features(body), privileged_features(body, state)], dim=-1)
-        return self.encoder.standardise(features.to(self.device)).cpu().numpy()
+        context = instruction_context(text_features(instruction))
+        return torch.cat([self.encoder.standardise(features.to(self.device)).cpu(), context], dim=-1).numpy()
 
     @torch.inference_mode()
     def step(self, latent: Latent, chunks: np.ndarray) -> Prediction:
@@ -156,6 +167,8 @@ def load(folder: str | Path, device: str = "cpu") -> LatentWorldModel:
     )
 
 
-def load_state_embedding(folder: str | Path) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+def load_state_embedding(
+    folder: str | Path,
+) -> Callable[[np.ndarray, np.ndarray, Sequence[str]], np.ndarray]:
     """``embed_state`` of the model in a folder, for the simulator as world model."""
     return load(folder).embed_state

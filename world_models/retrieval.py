@@ -89,11 +89,11 @@ class RetrievalMemory:
         return self.chunks
 
     def save(self, folder: Path) -> None:
-        """Writes ``memory.safetensors``, in half precision."""
+        """Writes ``memory.safetensors``."""
         header = {"instructions": list(self.instructions)}
         tensors = {
-            "keys": torch.from_numpy(self.keys).half(),
-            "chunks": torch.from_numpy(self.chunks).half(),
+            "keys": torch.from_numpy(self.keys),
+            "chunks": torch.from_numpy(self.chunks),
             "task": torch.from_numpy(self.task),
             "weights": torch.from_numpy(self.weights),
         }
@@ -114,5 +114,5 @@ def load(folder: str | Path) -> RetrievalMemory:
         ForethoughtError: The file is missing or holds something else.
     """
     header, state = load_weights(Path(folder) / FILE, "retrieval")
-    arrays = {name: tensor.float().numpy() for name, tensor in state.items() if name != "task"}
+    arrays = {name: tensor.numpy() for name, tensor in state.items() if name != "task"}
     return RetrievalMemory(task=state["task"].numpy(), instructions=header["instructions"], **arrays)

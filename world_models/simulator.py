@@ -7,15 +7,15 @@ reach and say nothing about deployment.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 from ..interfaces import ForethoughtError, Latent, Observation, Prediction
 
-Embed: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Embed: TypeAlias = Callable[[np.ndarray, np.ndarray, Sequence[str]], np.ndarray]
 """From proprioception ``float32 [M, P]`` and privileged state ``float32 [M, S]`` to features ``float32 [M,
 D]``."""
 
@@ -62,6 +62,7 @@ class SimulatorState:
         snapshot: What the environment saved.
         proprioception: ``float32 [P]``.
         privileged: ``float32 [S]``, true poses of the objects of interest.
+        instruction: The task in words.
         embedding: ``float32 [D]`` for a learned value, or None without an `Embed`.
         success: Whether the task is solved; such a state stays as it is under every chunk.
     """
@@ -69,6 +70,7 @@ class SimulatorState:
     snapshot: Any
     proprioception: np.ndarray
     privileged: np.ndarray
+    instruction: str
     embedding: np.ndarray | None
     success: bool
 
@@ -119,7 +121,8 @@ class SimulatorWorldModel:
         simulator = self._attached()
         snapshot = simulator.save()
         # An environment without a success flag in its snapshots is asked to plan in running episodes only.
-        return self._states([self._look(simulator, snapshot, bool(getattr(snapshot, "success", False)))])
+        success = bool(getattr(snapshot, "success", False))
+        return self._states([self._look(simulator, snapshot, observation.instruction[0], success)])
 
     def step(self, latent: Latent, chunks: np.ndarray) -> Prediction:
         """What truly happens after each chunk.
@@ -168,13 +171,14 @@ class SimulatorWorldModel:
         self.statistics = SimulatorStatistics(
             self.statistics.chunks + 1, self.statistics.steps + outcome.steps
         )
-        return self._look(simulator, simulator.save(), outcome.success)
+        return self._look(simulator, simulator.save(), state.instruction, outcome.success)
 
-    def _look(self, simulator: Simulator, snapshot: Any, success: bool) -> SimulatorState:
+    def _look(self, simulator: Simulator, snapshot: Any, instruction: str, success: bool) -> SimulatorState:
         return SimulatorState(
             snapshot=snapshot,
             proprioception=simulator.proprioception(),
             privileged=simulator.privileged_state(),
+            instruction=instruction,
             embedding=None,
             success=bool(success),
         )
@@ -185,10 +189,10 @@ class SimulatorWorldModel:
             features = self._embed(
                 np.stack([state.proprioception for state in states]),
                 np.stack([state.privileged for state in states]),
+                [state.instruction for state in states],
             )
             states = [
-                SimulatorState(state.snapshot, state.proprioception, state.privileged, row, state.success)
-                for state, row in zip(states, np.asarray(features), strict=True)
+                replace(state, embedding=row) for state, row in zip(states, np.asarray(features), strict=True)
             ]
         latent = np.empty(len(states), dtype=object)
         latent[:] = states

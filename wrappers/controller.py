@@ -149,7 +149,7 @@ class Controller:
             clock.lap("reasoner")
 
         samples, failed = self._propose(observation, seeds)
-        own = samples.chunks[:, 0].copy()
+        own = samples.chunks[:, 0]
         clock.lap("policy")
 
         default = "no planner" if self.planner is None else "fallback: " + what
@@ -259,6 +259,7 @@ class Controller:
         gave_up = np.asarray(decision.fallback, bool) & ~failed
         if gave_up.any():
             self.count("planner", gave_up, decision.reason[int(np.argmax(gave_up))])
+            decision = replace(decision, chunk=np.where(gave_up[:, None, None], own, decision.chunk))
         return decision
 
     def _guarded(

@@ -21,14 +21,13 @@ class CalledPolicy:
     Attributes:
         call: Makes the call.
         answer: What the last call that went well returned, or None.
-        failed: Whether the last call failed.
     """
 
     def __init__(self, action_spec: ActionSpec, horizon: int) -> None:
         self._spec, self._horizon = action_spec, horizon
         self.call: Callable[[], Any] | None = None
         self.answer: Answer | None = None
-        self.failed = False
+        self._error: Exception | None = None
 
     @property
     def action_spec(self) -> ActionSpec:
@@ -41,13 +40,20 @@ class CalledPolicy:
         return self._horizon
 
     def propose(self, observation: Observation, n: int, seeds: np.ndarray) -> ActionSamples:
-        """The chunk that the call returns, ``[B, 1, H, A]``."""
-        self.failed = True
-        if self.call is None:
+        """The chunk that the call returns, ``[B, 1, H, A]``.
+
+        The policy may remember what it saw: the call is made once, and what it raised is raised again.
+        """
+        if self.call is not None:
+            call, self.call = self.call, None
+            try:
+                self.answer, self._error = read(call(), len(seeds), self._horizon, self._spec.size), None
+            except Exception as error:
+                self._error = error
+        if self._error is not None:
+            raise self._error
+        if self.answer is None:
             raise ForethoughtError("CalledPolicy needs a call; set it before proposing.")
-        raw, self.call = self.call(), None  # once: the policy may remember what it saw
-        self.answer = read(raw, len(seeds), self._horizon, self._spec.size)
-        self.failed = False
         return ActionSamples(self.answer.chunk[:, None])
 
 
@@ -112,7 +118,7 @@ class ForeignCall:
 
     def _is_own(self, decision: Decision, answer: Answer) -> bool:
         """Whether the decision is the policy's answer as it came, but for the gripper's two values."""
-        if self.policy.failed or decision.overridden.any():
+        if decision.overridden.any():
             return False
         spec, chunk = self.policy.action_spec, answer.chunk
         inside = (chunk >= spec.low - 1e-3) & (chunk <= spec.high + 1e-3)

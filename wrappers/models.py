@@ -152,10 +152,7 @@ def _action_spec(folder: Path, action: Any) -> ActionSpec | None:
     if action is None:
         return None
     try:
-        fields: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in action.items()
-        }
-        return ActionSpec(**fields)
+        return ActionSpec.from_dict(action)
     except (AttributeError, TypeError, ValueError, ForethoughtError) as error:
         raise ForethoughtError(
             f'{folder / CONFIG}: "action" does not describe an action ({error}). '

@@ -65,7 +65,7 @@ class ExpertSource:
         image_stride: Steps between frames.
         early_release: Probability, per episode, of letting go once on the way.
         grasp_offset: Standard deviation of a horizontal error of the first grasp, metres.
-        recover: Whether a lost object is grasped again.
+        recover: Whether a lost or misplaced object is grasped again.
     """
 
     noise: float = 0.2

@@ -34,7 +34,8 @@ class ExpertOptions:
     Attributes:
         early_release: Probability, per episode, that the hand lets go once on the way to the target.
         grasp_offset: Standard deviation of a horizontal error of the first grasp of an episode, metres.
-        recover: Whether a lost object is grasped again; without it the episode carries on empty-handed.
+        recover: Whether a lost or misplaced object is grasped again; without it the hand goes on empty, and
+            waits after its one attempt.
         clearance: Height of the hand above the grasp before it comes down, metres.
     """
 
@@ -63,7 +64,7 @@ class PickPlaceExpert:
         generator = np.random.default_rng(seed)
         options = self._options
         self._drop_at = (
-            float(generator.uniform(0.2, 0.9)) if generator.random() < options.early_release else None
+            float(generator.uniform(0.15, 0.65)) if generator.random() < options.early_release else None
         )
         self._error = np.append(generator.normal(0.0, 1.0, 2) * options.grasp_offset, 0.0)
         self._goals = self._scene.goals
@@ -193,8 +194,9 @@ class PickPlaceExpert:
             self._enter(Phase.RETREAT)
 
     def _check_retreat(self, goal: Goal) -> None:
-        if self._steps >= 12:
-            self._goal = (self._goal + 1) % len(self._goals)
+        finished = self._goal == len(self._goals) - 1
+        if self._steps >= 12 and (self._options.recover or not finished):
+            self._goal = 0 if finished else self._goal + 1
             self._regrasp()
 
     def _lost(self, goal: Goal) -> bool:

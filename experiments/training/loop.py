@@ -92,6 +92,8 @@ def fit(
             weight = max(1 / (step + 1), 10 / max(steps, 10))
             recent += weight * (float(value.detach()) - recent)
             progress.update(task, advance=1, loss=recent)
+            if not progress.console.is_terminal and (step + 1) % max(steps // 10, 1) == 0:
+                progress.console.print(f"{title}: step {step + 1} of {steps}, loss {recent:.4f}")
             if time.monotonic() - saved > CHECKPOINT_SECONDS:
                 keep(step + 1)
                 saved = time.monotonic()

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from ...interfaces import ActionSpec
 from ...text import text_features
 from ...world_models.encoder import PROPRIOCEPTION_FEATURES, proprioception_features, random_shift
 from ...wrappers.policies.reference import FlowPolicyNetwork, ReferencePolicy
@@ -56,6 +55,8 @@ def train(
     Returns:
         The path of the weights.
     """
+    from ..benchmarks.libero import ACTION_SPEC
+
     target = Path(out) / file
     data = load_episodes(demonstrations, cameras, successes_only=True, per_task=per_task)
     torch.manual_seed(seed)
@@ -92,7 +93,7 @@ def train(
     )
     lineage = {"data": data.summary(), "steps": steps, "batch": batch, "seed": seed, "loss": round(final, 5)}
     lineage |= {"per_task": per_task, "shift": shift, "learning_rate": learning_rate}
-    ReferencePolicy(network, libero_action_spec(), lineage=lineage).save(target)
+    ReferencePolicy(network, ACTION_SPEC, lineage=lineage).save(target)
     return target
 
 
@@ -103,17 +104,3 @@ def _standardise(network: FlowPolicyNetwork, data: EpisodeSet, chunks: torch.Ten
     body = proprioception_features(torch.from_numpy(data.proprioception))
     network.encoder.mean[:PROPRIOCEPTION_FEATURES] = body.mean(0)
     network.encoder.std[:PROPRIOCEPTION_FEATURES] = body.std(0).clamp_min(5e-3)
-
-
-def libero_action_spec() -> ActionSpec:
-    """LIBERO's 7-D action: OSC position deltas (0.05 m a unit), axis-angle deltas (0.5 rad a unit), binary
-    gripper."""
-    return ActionSpec(
-        low=-np.ones(7, np.float32),
-        high=np.ones(7, np.float32),
-        position=(0, 1, 2),
-        rotation=(3, 4, 5),
-        gripper=(6,),
-        position_scale=0.05,
-        rotation_scale=0.5,
-    )

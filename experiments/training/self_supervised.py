@@ -27,7 +27,7 @@ class JointModel(nn.Module):
         super().__init__()
         size = encoder.latent_size
         self.encoder = encoder
-        self.dynamics = ChunkDynamics(size, horizon, action_size, members=1)
+        self.dynamics = ChunkDynamics(size, 0, horizon, action_size, members=1)
         self.value = nn.Sequential(nn.Linear(size, 256), nn.SiLU(), nn.Linear(256, 1))
         self.inverse = nn.Sequential(
             nn.Linear(2 * size, 256), nn.SiLU(), nn.Linear(256, horizon * action_size)

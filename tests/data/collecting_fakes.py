@@ -88,16 +88,18 @@ class LineEnv:
 
 
 class RightPolicy:
-    """Goes right. Optionally dies like a crashing driver, once, or dawdles."""
+    """Goes right. Optionally dies once like a crashing driver, some episodes on, or dawdles."""
 
     horizon = HORIZON
     action_spec = SPEC
 
     def __init__(self, speed: float = 0.8, crash_once: str = "", seconds: float = 0.0) -> None:
+        self._calls = 0
         self._speed, self._crash_once, self._seconds = speed, crash_once, seconds
 
     def propose(self, observation: Observation, n: int, seeds: np.ndarray) -> ActionSamples:
-        if self._crash_once and not Path(self._crash_once).exists():
+        self._calls += 1
+        if self._crash_once and self._calls == 5 and not Path(self._crash_once).exists():
             Path(self._crash_once).touch()
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(self._seconds)

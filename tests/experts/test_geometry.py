@@ -14,7 +14,8 @@ NOTHING = np.zeros((0, 3))
 def box(size: tuple[float, float, float], yaw: float = 0.0) -> np.ndarray:
     """Points on a box of half sizes standing on the floor, turned about the vertical."""
     lines = [np.linspace(-half, half, 7) for half in size]
-    points = np.stack(np.meshgrid(*lines), axis=-1).reshape(-1, 3) + [0.0, 0.0, size[2]]
+    points = np.stack(np.meshgrid(*lines), axis=-1).reshape(-1, 3)
+    points[:, 2] += size[2]
     turn = np.array([[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
     return points @ turn.T
 

@@ -373,7 +373,7 @@ def test_each_row_is_scored_with_its_own_instruction():
     search = line_search(FunctionWorld(add), reward, [0.0, 0.5], depth=2, wave=1)
     search.plan(observe([0.0, 1.0]), line_samples(2), np.array([0, 1]))
     counts = {word: reward.instructions.count(word) for word in set(reward.instructions)}
-    assert counts == {"task 0": 1 + 6, "task 1": 1 + 6}
+    assert counts == {"task 0": 6, "task 1": 6}
 
 
 class TestEvaluation:
@@ -395,6 +395,24 @@ class TestEvaluation:
         decision = search.plan(observe([0.0]), line_samples(1), np.array([0]))
         assert decision.simulations[0] == 90 == sum(world.calls) == len(set(world.asked))
         assert max(world.calls[1:]) <= wave
+
+    def test_virtual_visits_spread_a_wave_over_the_root(self):
+        reward = FunctionReward(lambda s: 0.5 + 0.1 * (np.round(s[:, 0], 2) == 0.2))
+        search = line_search(
+            FunctionWorld(add),
+            reward,
+            [0.1, 0.2, 0.3, 0.4],
+            depth=2,
+            inner_children=4,
+            wave=4,
+            budget=Budget(simulations=8),
+            root_rule=Puct(10.0),
+            widening=ProgressiveWidening(factor=4),
+        )
+        visits = search.plan(observe([0.0]), line_samples(1), np.array([0])).candidates.visits[0]
+        assert visits.sum() == 8
+        assert visits[1] == visits.max()
+        assert (visits > 1).sum() > 1
 
     def test_nothing_is_searched_below_the_end(self):
         world = FunctionWorld(add, done=lambda s: (s[:, 0] > 0.9).astype(float))
@@ -512,9 +530,7 @@ class TestNumbersThatAreNotFinite:
         class Reward(NearTarget):
             def score(self, latent, instruction):
                 score = super().score(latent, instruction)
-                if part == "value" and len(latent) > len(world.hit):
-                    score.value[len(latent) - len(world.hit) :][world.hit] = bad
-                elif part == "value":
+                if part == "value":
                     score.value[world.hit] = bad
                 return score
 
@@ -555,6 +571,7 @@ class TestNumbersThatAreNotFinite:
             observe(np.zeros((3, 7))), samples, seeds
         )
         assert decision.fallback.tolist() == [False, True, False]
+        assert decision.simulations.tolist() == [48, 24, 48]
         assert not decision.overridden[1]
         np.testing.assert_array_equal(decision.chunk[1], bad)
         assert np.isnan(decision.value[1])

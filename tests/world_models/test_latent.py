@@ -3,16 +3,19 @@ import pytest
 import torch
 
 from forethought.interfaces import ForethoughtError, Observation, WorldModel
+from forethought.text import text_features
 from forethought.world_models import latent as latent_model
 from forethought.world_models.dynamics import ChunkDynamics
-from forethought.world_models.encoder import ObservationEncoder
+from forethought.world_models.encoder import CONTEXT_SIZE, ObservationEncoder, instruction_context
 from forethought.world_models.latent import LatentWorldModel
 
 
 def make_model(members=3, privileged=True):
     torch.manual_seed(0)
     encoder = ObservationEncoder(["wrist"], image_size=32, features=18)
-    dynamics = ChunkDynamics(encoder.latent_size, horizon=4, action_size=7, members=members, hidden=32)
+    dynamics = ChunkDynamics(
+        encoder.latent_size + CONTEXT_SIZE, CONTEXT_SIZE, horizon=4, action_size=7, members=members, hidden=32
+    )
     return LatentWorldModel(encoder, dynamics, privileged_supervision=privileged)
 
 
@@ -32,12 +35,21 @@ def test_latent_world_model_speaks_the_protocol():
 def test_encoded_particles_agree_and_jumps_spread_them():
     model = make_model()
     latent = model.encode(make_observation())
-    assert latent.shape == (2, 3, 29)
+    assert latent.shape == (2, 3, 29 + CONTEXT_SIZE)
     assert torch.equal(latent[:, 0], latent[:, 1])
     prediction = model.step(latent, np.ones((2, 4, 7), np.float32))
     assert prediction.latent.shape == latent.shape
     assert (prediction.disagreement > 0).all()
     assert ((prediction.done >= 0) & (prediction.done <= 1)).all()
+
+
+def test_the_instruction_stays_in_the_latent():
+    model = make_model()
+    latent = model.encode(make_observation())
+    context = instruction_context(text_features(["pick up the soup"] * 2))
+    following = model.step(latent, np.ones((2, 4, 7), np.float32)).latent
+    for particles in (latent, following):
+        assert torch.equal(particles[..., -CONTEXT_SIZE:], context[:, None].expand(-1, 3, -1))
 
 
 def test_equal_members_do_not_disagree():
@@ -64,7 +76,10 @@ def test_saved_model_predicts_the_same(tmp_path):
     assert again.privileged_supervision and again.cameras == ("wrist",)
     observation, chunk = make_observation(), np.full((2, 4, 7), 0.3, np.float32)
     before, after = model.step(model.encode(observation), chunk), again.step(again.encode(observation), chunk)
-    assert torch.equal(before.latent, after.latent)
+    torch.testing.assert_close(before.latent, after.latent, atol=1e-2, rtol=0)
+    again.save(tmp_path / "copy", {})
+    copy = latent_model.load(tmp_path / "copy")
+    assert torch.equal(copy.step(copy.encode(observation), chunk).latent, after.latent)
 
 
 def test_missing_camera_is_named():
@@ -87,7 +102,7 @@ def test_other_chunk_length_is_refused():
 
 def test_simulator_states_need_a_pose_supervised_encoder():
     with pytest.raises(ForethoughtError, match="privileged_supervision"):
-        make_model(privileged=False).embed_state(np.zeros((1, 8)), np.zeros((1, 18)))
+        make_model(privileged=False).embed_state(np.zeros((1, 8)), np.zeros((1, 18)), ["soup"])
 
 
 def test_embedded_state_is_standardised_physics():
@@ -95,7 +110,7 @@ def test_embedded_state_is_standardised_physics():
     model.encoder.mean[11:14], model.encoder.std[11:14] = 0.1, 0.5
     body, state = np.zeros((1, 8), np.float32), np.zeros((1, 18), np.float32)
     state[0, :3] = [0.6, 0.1, -0.4]
-    np.testing.assert_allclose(model.embed_state(body, state)[0, 11:14], [1, 0, -1], atol=1e-6)
+    np.testing.assert_allclose(model.embed_state(body, state, ["soup"])[0, 11:14], [1, 0, -1], atol=1e-6)
 
 
 def test_missing_weights_say_what_to_do(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,15 +141,15 @@ def test_an_error_on_the_way_still_puts_the_episode_back(model: SimulatorWorldMo
 def test_states_are_embedded_in_one_call_a_batch(line: Line) -> None:
     shapes = []
 
-    def embed(proprioception: np.ndarray, privileged: np.ndarray) -> np.ndarray:
-        shapes.append((proprioception.shape, privileged.shape))
+    def embed(proprioception: np.ndarray, privileged: np.ndarray, instruction: Sequence[str]) -> np.ndarray:
+        shapes.append((proprioception.shape, privileged.shape, len(instruction)))
         return np.concatenate([proprioception, 2.0 * privileged], axis=1)
 
     model = SimulatorWorldModel(embed=embed)
     model.attach(line)
     latent = model.encode(observe())
     prediction = model.step(latent[[0, 0, 0]], np.zeros((3, 1, 1), np.float32))
-    assert shapes == [((1, 2), (1, 1)), ((3, 2), (3, 1))]
+    assert shapes == [((1, 2), (1, 1), 1), ((3, 2), (3, 1), 3)]
     np.testing.assert_allclose(prediction.latent[2].embedding, [0.3, 4.0, 0.6], atol=1e-6)
     assert SimulatorWorldModel().statistics.steps == 0
 

@@ -96,6 +96,28 @@ def test_a_plan_that_is_nonsense_gives_the_policys_own_chunk(policy, planner, ob
     assert controller.counters == {"planner": 1}
 
 
+def test_each_row_of_a_plan_is_judged_by_itself(policy, planner, observe):
+    def two_troubles(decision: Decision) -> Decision:
+        value = decision.value.copy()
+        value[2] = np.nan
+        return replace(nan_chunk(decision), value=value)
+
+    decision = Controller(policy, planner(two_troubles)).decide(observe(3), np.arange(3))
+    assert decision.fallback.tolist() == [True, False, True]
+    assert decision.overridden.tolist() == [False, True, False]
+
+
+def test_a_planner_that_gives_up_by_itself_is_counted_and_the_policys_chunk_taken(policy, planner, observe):
+    def give_up(decision: Decision) -> Decision:
+        return replace(decision, fallback=np.array([True]), value=np.array([np.nan]), reason=("no memory",))
+
+    controller = Controller(policy, planner(give_up))
+    decision = controller.decide(observe(), SEEDS)
+    assert np.array_equal(decision.chunk, own_chunk())
+    assert decision.reason == ("no memory",)
+    assert controller.counters == {"planner": 1}
+
+
 def test_a_planner_that_raises_gives_the_policys_own_chunk(policy, observe):
     controller = Controller(policy, Raising())
     decision = controller.decide(observe(3), np.arange(3))
@@ -149,7 +171,8 @@ def test_a_late_planner_is_given_up_and_the_next_decision_does_not_wait_for_it(p
         end.wait(60)
         return decision
 
-    controller = Controller(policy, planner(stuck), deadline_ms=40)
+    plans = planner(stuck)
+    controller = Controller(policy, plans, deadline_ms=40)
     start = time.perf_counter()
     for _ in range(3):
         decision = controller.decide(observe(), SEEDS)
@@ -158,6 +181,10 @@ def test_a_late_planner_is_given_up_and_the_next_decision_does_not_wait_for_it(p
     assert time.perf_counter() - start < 30
     assert controller.counters == {"deadline": 3}
     end.set()
+    controller.deadline_ms = 60_000
+    while controller.decide(observe(), np.array([7])).fallback.all():
+        time.sleep(0.01)
+    assert [int(seeds[0]) for seeds in plans.calls] == [1, 7]  # nothing piled up meanwhile
 
 
 def test_a_planner_is_followed_again_once_the_late_call_is_over(policy, planner, observe):

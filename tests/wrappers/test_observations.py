@@ -86,7 +86,7 @@ def without(*names: str) -> dict:
         (without("prompt"), "instruction.*Found.*prompt"),
         (without("image"), "camera 'agentview_rgb'.*Found.*full_image"),
         ({**without(), "image": IMAGE.astype(np.float32)}, "uint8"),
-        ({**without(), "state": STATE[None]}, "batch axis"),
+        ({**without(), "state": STATE[None]}, "all have a batch axis"),
         ({**without(), "image": IMAGE[None], "state": STATE[None].repeat(2, 0)}, "one batch size"),
         ({**without(), "prompt": ["one", "two"]}, "instruction"),
         ({**without(), "state": "left"}, "state vector"),

@@ -237,6 +237,17 @@ class TestSingleActions:
         assert torch.allclose(wrapped(foreign(3))[:, 0], torch.tensor(0.1))
         assert torch.allclose(wrapped(foreign(3))[:, 0], torch.tensor(0.2))
 
+    def test_rows_of_a_batch_are_overridden_by_themselves(self, wrap):
+        overridden = iter([[True, False], [False, False], [False, False]])
+
+        def only(decision):
+            rows = np.array(next(overridden))
+            return replace(decision, overridden=rows, chunk=decision.chunk * rows[:, None, None])
+
+        wrapped = wrap(lambda observation: np.zeros((2, 7)), change=only)
+        given = [wrapped(foreign(2))[:, 0] for _ in range(3)]
+        assert np.allclose(given, [[0.1, 0.0], [0.2, 0.0], [0.3, 0.0]])
+
     def test_a_queued_action_is_given_out_even_when_the_policy_raises(self, wrap):
         calls = []
 
@@ -304,6 +315,15 @@ class TestWithTheRealPlanner:
         wrapped.propose(observe(), 1, np.array([1]))
         assert wrapped.asked == [5]
 
+    def test_every_decision_of_every_episode_draws_anew(self, wrap):
+        wrapped = wrap(Actor())
+        for _ in range(2):
+            wrapped.act(foreign())
+            wrapped.act(foreign())
+            wrapped.reset()
+        seeds = [int(call[0]) for call in wrapped.forethought.controller.planner.calls]
+        assert len(set(seeds)) == 4
+
     def test_a_margin_that_nothing_reaches_leaves_the_policy_alone(self, point_models):
         wrapped = forethought.wrap(Actor(), models=point_models, simulations=8, margin=2.0)
         assert np.array_equal(wrapped.act(foreign()), Actor().act(foreign()))
@@ -332,6 +352,17 @@ class TestWhatGoesWrong:
 
         with pytest.raises(KeyError, match="no such weight"):
             wrap(policy)(foreign())
+
+    def test_a_call_that_fails_is_not_made_again_for_each_row(self, wrap):
+        calls = []
+
+        def policy(observation):
+            calls.append(1)
+            raise KeyError("no such weight")
+
+        with pytest.raises(KeyError, match="no such weight"):
+            wrap(policy)(foreign(3))
+        assert len(calls) == 1
 
     def test_the_first_call_raises_when_the_chunk_does_not_fit(self, wrap):
         with pytest.raises(ForethoughtError, match=r"\[16, 7\].*chunk length"):
@@ -477,3 +508,20 @@ def test_models_of_another_type_are_refused():
 def test_the_models_tell_horizon_and_action_spec(point_models: Models):
     wrapped = forethought.wrap(Actor(), models=point_models, simulations=4)
     assert wrapped.forethought.controller.policy.horizon == 4
+
+
+def test_the_reference_policy_is_wrapped_like_any_other(wrap, spec):
+    from forethought.wrappers.policies.reference import FlowPolicyNetwork, ReferencePolicy
+
+    torch.manual_seed(0)
+    policy = ReferencePolicy(FlowPolicyNetwork(("agentview_rgb",), 64, 32, 4, 7, 16), spec)
+    image = np.zeros((1, 64, 64, 3), np.uint8)
+    observation = Observation({"agentview_rgb": image}, np.zeros((1, 8), np.float32), ("push",))
+    before = policy.propose(observation, 3, np.array([5])).chunks
+    wrapped = wrap(policy)
+    after = wrapped.propose(observation, 3, np.array([5])).chunks
+    assert isinstance(wrapped, ReferencePolicy)
+    assert np.allclose(after[0, 0, :, 0], PLANNED)
+    assert np.array_equal(after[:, 1:], before[:, 1:])
+    assert np.allclose(wrapped.act(observation)[0, :, 0], PLANNED)
+    assert np.array_equal(policy.propose(observation, 3, np.array([5])).chunks, before)

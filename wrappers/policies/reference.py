@@ -21,6 +21,7 @@ from ...interfaces import ActionSamples, ActionSpec, ForethoughtError, Observati
 from ...text import text_features
 from ...weights import load_weights, save_weights
 from ...world_models.encoder import ObservationEncoder, as_tensors
+from ..models import find_folder
 
 KIND = "reference_policy"
 
@@ -177,15 +178,7 @@ class ReferencePolicy:
 
     def save(self, path: Path) -> None:
         """Writes weights, shape and lineage to one safetensors file."""
-        spec = self._spec
-        action = {"low": spec.low.tolist(), "high": spec.high.tolist(), "position": spec.position}
-        action |= {
-            "rotation": spec.rotation,
-            "gripper": spec.gripper,
-            "gripper_is_binary": spec.gripper_is_binary,
-        }
-        action |= {"position_scale": spec.position_scale, "rotation_scale": spec.rotation_scale}
-        header = {"network": self.network.shape, "action": action, "lineage": self.lineage}
+        header = {"network": self.network.shape, "action": self._spec.to_dict(), "lineage": self.lineage}
         save_weights(path, KIND, header, self.network.state_dict())
 
 
@@ -193,25 +186,15 @@ def load(folder: str | Path, file: str = "policy.safetensors", steps: int = 8) -
     """The reference policy in a models folder.
 
     Args:
-        folder: Where ``forethought train policy`` wrote it.
+        folder: Where ``forethought train policy`` wrote it, or the name of a shipped folder.
         file: File name in it.
         steps: Euler steps from noise to chunk.
 
     Raises:
         ForethoughtError: The file is missing or holds something else.
     """
-    header, state = load_weights(Path(folder) / file, KIND)
+    header, state = load_weights(find_folder(folder) / file, KIND)
     network = FlowPolicyNetwork(**header["network"])
     network.load_state_dict(state)
-    action = header["action"]
-    spec = ActionSpec(
-        low=np.array(action["low"]),
-        high=np.array(action["high"]),
-        position=tuple(action["position"]),
-        rotation=tuple(action["rotation"]),
-        gripper=tuple(action["gripper"]),
-        gripper_is_binary=action["gripper_is_binary"],
-        position_scale=action["position_scale"],
-        rotation_scale=action["rotation_scale"],
-    )
+    spec = ActionSpec.from_dict(header["action"])
     return ReferencePolicy(network, spec, lineage=header["lineage"], steps=steps)

@@ -1,0 +1,93 @@
+"""Every shipped config composes, and what it builds takes exactly the arguments that the config gives."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_object
+
+from forethought.experiments.cli import APPLICATIONS, CONFIGS
+
+GROUPS = {
+    folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
+    for folder in sorted(CONFIGS.iterdir())
+    if folder.is_dir()
+}
+OPTIONS = [(group, option) for group, options in GROUPS.items() for option in options]
+GIVEN_LATER = {
+    "planner": {"world_model", "reward_model", "action_spec", "memory"},
+    "controller": {"policy", "planner"},
+}
+"""Arguments that evaluation adds to what the config says."""
+
+
+def composed(application: str, *overrides: str) -> Any:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return compose(application, overrides=list(overrides))
+
+
+def check_arguments(config: Any, given_later: set[str]) -> None:
+    parameters = inspect.signature(get_object(config["_target_"])).parameters
+    written = {str(name) for name in config if not str(name).startswith("_")}
+    assert written | given_later <= set(parameters), "the target does not take these"
+    required = {name for name, parameter in parameters.items() if parameter.default is parameter.empty}
+    assert required <= written | given_later, "the target needs these"
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_an_option_fits_what_it_builds(group, option):
+    application = "collect" if group == "source" else "eval"
+    config = composed(application, f"{group}={option}")[group]
+    if config:
+        check_arguments(config, GIVEN_LATER.get(group, set()))
+    else:
+        assert option == "none"
+
+
+def check_defaults(config: Any, given_later: set[str]) -> None:
+    parameters = inspect.signature(get_object(config["_target_"])).parameters
+    defaults = {
+        name: list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
+        for name, parameter in parameters.items()
+        if parameter.default is not parameter.empty and name not in given_later
+    }
+    assert {name: config.get(name, "missing") for name in defaults} == defaults
+
+
+@pytest.mark.parametrize("application", ["train_policy", "train_models"])
+def test_training_configs_repeat_the_defaults_of_the_functions(application):
+    check_arguments(composed(application), set())
+    check_defaults(composed(application), set())
+
+
+@pytest.mark.parametrize("option", ["forethought", "vla_reasoner"])
+def test_planner_configs_repeat_the_defaults_of_the_presets(option):
+    check_defaults(composed("eval", f"planner={option}").planner, GIVEN_LATER["planner"])
+
+
+def test_best_of_n_asks_the_policy_for_as_many_samples_as_it_imagines():
+    config = composed("eval", "planner=best_of_n", "planner.simulations=64")
+    assert config.controller.samples == config.planner.n == 64
+
+
+def test_a_planner_that_is_not_told_apart_by_samples_gets_the_default_number():
+    assert composed("eval").controller.samples == 8
+    assert composed("eval", "planner=none").controller.samples == 8
+
+
+@pytest.mark.parametrize("application", [name for name, _ in APPLICATIONS.values()] + ["demo"])
+def test_help_is_written_for_every_application(application):
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = compose(application, return_hydra_config=True, overrides=["hydra.runtime.output_dir=."])
+    text = config.hydra.help.template
+    assert "Examples" in text
+    assert "$CONFIG" in text
+
+
+def test_every_option_says_what_it_is():
+    for path in Path(CONFIGS).rglob("*.yaml"):
+        assert path.read_text().lstrip().startswith("#"), f"{path} begins without a comment"
