@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -15,10 +16,13 @@ from torch.optim.swa_utils import AveragedModel
 
 CHECKPOINT_SECONDS = 60.0
 
+Loss: TypeAlias = Callable[[nn.Module, torch.Generator], Tensor]
+"""Draws a batch with the generator and returns the module's loss on it."""
+
 
 def fit(
     module: nn.Module,
-    loss: Callable[[nn.Module, torch.Generator], Tensor],
+    loss: Loss,
     *,
     title: str,
     steps: int,
@@ -32,7 +36,7 @@ def fit(
 
     Args:
         module: What to train.
-        loss: Draws a batch with the generator and returns its loss.
+        loss: See ``Loss``.
         title: Name in the progress display.
         steps: Gradient steps.
         learning_rate: Peak of the schedule.

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,35 +27,21 @@ from ...world_models.encoder import (
     PRIVILEGED_FEATURES,
     PROPRIOCEPTION_FEATURES,
     ObservationEncoder,
-    instruction_context,
-    privileged_features,
     proprioception_features,
     random_shift,
 )
 from ...world_models.latent import LatentWorldModel
 from ...world_models.retrieval import RetrievalMemory
 from .dataset import EpisodeSet, load_episodes
-from .loop import fit
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Latents of a set of episodes.
-
-    Attributes:
-        frames: Estimated from the images, ``float32 [F, D]``.
-        states: From the simulator's state, ``float32 [S, D]``, or None without privileged supervision.
-    """
-
-    frames: Tensor
-    states: Tensor | None
+from .loop import Loss, fit
+from .transitions import Encoded, TransitionSampler, encode_episodes, near_weight, physical_states
 
 
 def train(
     *,
     rollouts: Sequence[str],
     out: str,
-    cameras: Sequence[str] = ("agentview_rgb", "eye_in_hand_rgb"),
+    cameras: Sequence[str] = ("eye_in_hand_rgb",),
     image_size: int = 64,
     horizon: int = 8,
     privileged_supervision: bool = True,
@@ -65,8 +50,8 @@ def train(
     schemes: Sequence[str] = ("success_discounted", "progress_successes_only"),
     encoder_steps: int = 2500,
     encoder_batch: int = 256,
-    dynamics_steps: int = 6000,
-    value_steps: int = 4000,
+    dynamics_steps: int = 5000,
+    value_steps: int = 3000,
     batch: int = 512,
     members: int = 5,
     shift: int = 0,
@@ -127,7 +112,7 @@ def train(
     encoded = encode_episodes(encoder, data, privileged_supervision)
     size = encoder.latent_size + CONTEXT_SIZE
     dynamics = ChunkDynamics(size, CONTEXT_SIZE, horizon, data.actions.shape[1], members)
-    sample = _TransitionSampler(data, encoded, horizon, batch, members)
+    sample = TransitionSampler(data, encoded, horizon, batch, members)
     _scale_steps(dynamics, sample)
     stage.run("dynamics", dynamics, sample.loss, dynamics_steps, 1e-3)
     lineage = {"data": data.summary(), "seed": seed, "discount": discount}
@@ -142,6 +127,7 @@ def train(
             _value_loss(data, encoded, dynamics, horizon, name, discount, batch),
             value_steps,
             1e-3,
+            weight_decay=1e-2,
         )
         ValueModel(value, name).save(
             folder / ("value.safetensors" if index == 0 else f"value_{name}.safetensors")
@@ -168,7 +154,15 @@ class _Stages:
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder, self.seed = folder, seed
 
-    def run(self, name: str, module: nn.Module, loss, steps: int, learning_rate: float) -> None:
+    def run(
+        self,
+        name: str,
+        module: nn.Module,
+        loss: Loss,
+        steps: int,
+        learning_rate: float,
+        weight_decay: float = 1e-4,
+    ) -> None:
         path = self.folder / f"{name}.pt"
         if path.is_file():
             module.load_state_dict(torch.load(path, weights_only=True))
@@ -183,17 +177,10 @@ class _Stages:
             learning_rate=learning_rate,
             checkpoint=checkpoint,
             seed=self.seed,
+            weight_decay=weight_decay,
         )
         self.folder.mkdir(parents=True, exist_ok=True)
         torch.save(module.state_dict(), path)
-
-
-def physical_states(data: EpisodeSet) -> Tensor:
-    """Proprioception and object features of every state in physical units, ``[S, 29]``."""
-    assert data.privileged is not None
-    body = torch.from_numpy(data.proprioception)
-    objects = privileged_features(body, torch.from_numpy(data.privileged))
-    return torch.cat([proprioception_features(body), objects], dim=-1)
 
 
 def _standardise(encoder: ObservationEncoder, data: EpisodeSet) -> None:
@@ -207,23 +194,10 @@ def _standardise(encoder: ObservationEncoder, data: EpisodeSet) -> None:
         encoder.std[PROPRIOCEPTION_FEATURES:] = torch.maximum(objects.std(0), floor)
 
 
-def _near(physical: Tensor) -> Tensor:
-    """Weight of a state: up to 4 where the gripper is within centimetres of the first object, where
-    precision decides."""
-    distance = physical[:, PROPRIOCEPTION_FEATURES : PROPRIOCEPTION_FEATURES + 3].norm(dim=-1)
-    return 1 + 3 * torch.exp(-((distance / 0.08) ** 2))
-
-
-def _column_weights() -> Tensor:
-    """Weight of each number of a pose latent in the loss of the dynamics: what decides a grasp first."""
-    body = [2.0] * 3 + [0.3] * 6 + [2.0] * 2
-    return torch.tensor(body + [4.0] * 3 + [0.3] * 6 + [1.0] * 3 + [0.1] * 6)
-
-
-def _pose_loss(data: EpisodeSet, encoder: ObservationEncoder, batch: int, shift: int):
+def _pose_loss(data: EpisodeSet, encoder: ObservationEncoder, batch: int, shift: int) -> Loss:
     physical = physical_states(data)[torch.from_numpy(data.frame_state)]
     target = encoder.standardise(physical)[:, PROPRIOCEPTION_FEATURES:]
-    weight = _near(physical)
+    weight = near_weight(physical)
     column = torch.tensor(([3.0] * 3 + [0.5] * 6) * 2)
     body = torch.from_numpy(data.proprioception[data.frame_state])
     words = text_features(data.instructions)[data.instruction[data.episode[data.frame_state]]]
@@ -244,106 +218,7 @@ def _pose_loss(data: EpisodeSet, encoder: ObservationEncoder, batch: int, shift:
     return loss
 
 
-@torch.inference_mode()
-def encode_episodes(encoder: ObservationEncoder, data: EpisodeSet, privileged: bool) -> Encoded:
-    """Latents of every frame and, with ``privileged``, of every state."""
-    words = text_features(data.instructions)
-    parts = []
-    for start in range(0, len(data.frame_state), 1024):
-        state = data.frame_state[start : start + 1024]
-        seen = {name: torch.from_numpy(image[start : start + 1024]) for name, image in data.images.items()}
-        body = torch.from_numpy(data.proprioception[state])
-        parts.append(encoder(seen, body, words[data.instruction[data.episode[state]]]))
-    context = instruction_context(words)[data.instruction[data.episode]]
-    frames = torch.cat([torch.cat(parts), context[data.frame_state]], dim=-1)
-    if not privileged:
-        return Encoded(frames.clone(), None)
-    states = torch.cat([encoder.standardise(physical_states(data)), context], dim=-1)
-    return Encoded(frames.clone(), states.clone())
-
-
-class _TransitionSampler:
-    """Draws chains of two jumps, ``[E, batch]`` of them, each member its own bootstrap.
-
-    Half of the chains start at the latent that the encoder estimated from images, so that the model learns
-    to live with its errors. With privileged supervision the other half starts at exact states, and all
-    targets are exact; without, starts and targets are the estimates at frames.
-    """
-
-    def __init__(self, data: EpisodeSet, encoded: Encoded, horizon: int, batch: int, members: int) -> None:
-        self.data, self.encoded, self.horizon = data, encoded, horizon
-        self.batch, self.members = batch, members
-        self.weight, self.column = (
-            torch.ones(len(data.step)),
-            torch.ones(encoded.frames.shape[1] - CONTEXT_SIZE),
-        )
-        if encoded.states is not None:
-            self.weight, self.column = _near(physical_states(data)), _column_weights()
-        self.frame_of = np.full(len(data.step), -1)
-        self.frame_of[data.frame_state] = np.arange(len(data.frame_state))
-        usable = data.complete(data.frame_state, horizon)
-        self.exact = encoded.states is not None
-        if not self.exact:
-            usable &= self.frame_of[data.after(data.frame_state, horizon)] >= 0
-        self.frames = data.frame_state[usable]
-        every = np.arange(len(data.step))
-        self.states = every[data.complete(every, horizon)] if self.exact else self.frames
-
-    def draw(self, generator: torch.Generator, frames_only: bool = False) -> tuple[Tensor, np.ndarray]:
-        """Start latents ``[E, batch, D]`` and their states ``[E, batch]``."""
-        count = self.members * self.batch
-        seen = count if frames_only or not self.exact else count // 2
-        state = np.concatenate(
-            [
-                self.frames[torch.randint(len(self.frames), (seen,), generator=generator).numpy()],
-                self.states[torch.randint(len(self.states), (count - seen,), generator=generator).numpy()],
-            ]
-        )
-        parts = [self.encoded.frames[self.frame_of[state[:seen]]]]
-        if self.encoded.states is not None and seen < count:
-            parts.append(self.encoded.states[state[seen:]])
-        order = torch.randperm(count, generator=generator)
-        shape = (self.members, self.batch)
-        return torch.cat(parts)[order].unflatten(0, shape), state[order.numpy()].reshape(shape)
-
-    def target(self, state: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Latents of states ``[...]`` and whether they are known."""
-        if self.encoded.states is not None:
-            return self.encoded.states[state], torch.ones(state.shape)
-        frame = self.frame_of[state]
-        return self.encoded.frames[np.maximum(frame, 0)], torch.from_numpy((frame >= 0).astype(np.float32))
-
-    def jump(self, state: np.ndarray) -> tuple[Tensor, np.ndarray, Tensor, Tensor]:
-        """Chunk, following state, success on the way, and weight of the jump from each state."""
-        flat = state.reshape(-1)
-        after = self.data.after(flat, self.horizon)
-        episode = self.data.episode[flat]
-        done = self.data.success[episode] & (self.data.step[after] == self.data.length[episode])
-        chunk = torch.from_numpy(self.data.chunks(flat, self.horizon)).unflatten(0, state.shape)
-        known = torch.from_numpy(self.data.complete(flat, self.horizon).astype(np.float32)).view(state.shape)
-        return (
-            chunk,
-            after.reshape(state.shape),
-            torch.from_numpy(done.astype(np.float32)).view(state.shape),
-            known,
-        )
-
-    def loss(self, module: nn.Module, generator: torch.Generator) -> Tensor:
-        """Two jumps, the second from the first one's prediction."""
-        latent, state = self.draw(generator)
-        total = torch.zeros(())
-        for _ in range(2):
-            weight = self.weight[state]
-            chunk, state, done, known = self.jump(state)
-            latent, logit = module(latent, chunk)
-            target, seen = self.target(state)
-            error = F.smooth_l1_loss(latent, target, beta=0.05, reduction="none")[..., : len(self.column)]
-            miss = F.binary_cross_entropy_with_logits(logit, done, reduction="none")
-            total = total + (((error * self.column).mean(-1) * seen * weight + 0.1 * miss) * known).mean()
-        return total
-
-
-def _scale_steps(dynamics: ChunkDynamics, sample: _TransitionSampler) -> None:
+def _scale_steps(dynamics: ChunkDynamics, sample: TransitionSampler) -> None:
     latent, state = sample.draw(torch.Generator().manual_seed(0))
     target, _ = sample.target(sample.jump(state)[1])
     change = (target - latent).flatten(0, 1)[:, : len(dynamics.step_scale)]
@@ -358,16 +233,14 @@ def _value_loss(
     scheme: str,
     discount: float,
     batch: int,
-):
+) -> Loss:
     """Cross-entropy on estimated, exact and predicted latents, each label that of the state itself."""
     rule = SCHEMES[scheme]
     episode = data.episode
     label = rule.label(data.step, data.length[episode], data.success[episode].astype(np.float32), discount)
     keep = data.success | rule.uses_failures
     words = text_features(data.instructions)[data.instruction]
-    sample = _TransitionSampler(data, encoded, horizon, batch, dynamics.members)
-    sample.frames = sample.frames[keep[episode[sample.frames]]]
-    sample.states = sample.states[keep[episode[sample.states]]]
+    sample = TransitionSampler(data, encoded, horizon, batch, dynamics.members, keep)
     final = data.frame_state[
         data.success[episode[data.frame_state]]
         & (data.step[data.frame_state] == data.length[episode[data.frame_state]])

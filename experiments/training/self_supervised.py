@@ -7,8 +7,6 @@ latents (after SIGReg, Balestriero and LeCun 2025, arXiv 2511.08544) keeps them 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -18,6 +16,7 @@ from ...text import text_features
 from ...world_models.dynamics import ChunkDynamics
 from ...world_models.encoder import PROPRIOCEPTION_FEATURES, ObservationEncoder
 from .dataset import EpisodeSet
+from .loop import Loss
 
 
 class JointModel(nn.Module):
@@ -45,9 +44,7 @@ def gaussian_sketch(latent: Tensor, generator: torch.Generator, directions: int 
     return (gap * normal).mean()
 
 
-def joint_loss(
-    data: EpisodeSet, horizon: int, batch: int, discount: float
-) -> Callable[[nn.Module, torch.Generator], Tensor]:
+def joint_loss(data: EpisodeSet, horizon: int, batch: int, discount: float) -> Loss:
     """Loss of a ``JointModel`` on pairs of frames one chunk apart."""
     frame_of = np.full(len(data.step), -1)
     frame_of[data.frame_state] = np.arange(len(data.frame_state))

@@ -1,0 +1,184 @@
+"""Jumps over a chunk, drawn from recorded episodes: what dynamics and values learn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...text import text_features
+from ...world_models.encoder import (
+    CONTEXT_SIZE,
+    PROPRIOCEPTION_FEATURES,
+    ObservationEncoder,
+    instruction_context,
+    privileged_features,
+    proprioception_features,
+)
+from .dataset import EpisodeSet
+
+BOOTSTRAP = 0.7
+"""Share of the episodes that each ensemble member sees."""
+
+JITTER = 0.02
+"""Standard deviation of the noise on exact start states, latent units: trust no number to the last digit."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Latents of a set of episodes.
+
+    Attributes:
+        frames: Estimated from the images, ``float32 [F, D]``.
+        states: From the simulator's state, ``float32 [S, D]``, or None without privileged supervision.
+    """
+
+    frames: Tensor
+    states: Tensor | None
+
+
+def physical_states(data: EpisodeSet) -> Tensor:
+    """Proprioception and object features of every state in physical units, ``[S, 29]``."""
+    assert data.privileged is not None
+    body = torch.from_numpy(data.proprioception)
+    objects = privileged_features(body, torch.from_numpy(data.privileged))
+    return torch.cat([proprioception_features(body), objects], dim=-1)
+
+
+def near_weight(physical: Tensor) -> Tensor:
+    """Weight of a state: up to 4 where the gripper is within centimetres of the first object, where
+    precision decides."""
+    distance = physical[:, PROPRIOCEPTION_FEATURES : PROPRIOCEPTION_FEATURES + 3].norm(dim=-1)
+    return 1 + 3 * torch.exp(-((distance / 0.08) ** 2))
+
+
+def column_weights() -> Tensor:
+    """Weight of each number of a pose latent in the loss of the dynamics: what decides a grasp first."""
+    body = [2.0] * 3 + [0.3] * 6 + [2.0] * 2
+    return torch.tensor(body + [4.0] * 3 + [0.3] * 6 + [1.0] * 3 + [0.1] * 6)
+
+
+@torch.inference_mode()
+def encode_episodes(encoder: ObservationEncoder, data: EpisodeSet, privileged: bool) -> Encoded:
+    """Latents of every frame and, with ``privileged``, of every state."""
+    words = text_features(data.instructions)
+    parts = []
+    for start in range(0, len(data.frame_state), 1024):
+        state = data.frame_state[start : start + 1024]
+        seen = {name: torch.from_numpy(image[start : start + 1024]) for name, image in data.images.items()}
+        body = torch.from_numpy(data.proprioception[state])
+        parts.append(encoder(seen, body, words[data.instruction[data.episode[state]]]))
+    context = instruction_context(words)[data.instruction[data.episode]]
+    frames = torch.cat([torch.cat(parts), context[data.frame_state]], dim=-1)
+    if not privileged:
+        return Encoded(frames.clone(), None)
+    states = torch.cat([encoder.standardise(physical_states(data)), context], dim=-1)
+    return Encoded(frames.clone(), states.clone())
+
+
+class TransitionSampler:
+    """Draws chains of jumps, ``[E, batch]`` of them; each member sees its own share of the episodes.
+
+    Half of the chains start at the latent that the encoder estimated from images, so that the model learns
+    to live with its errors. With privileged supervision the other half starts at exact states, and all
+    targets are exact; without, starts and targets are the estimates at frames.
+
+    Args:
+        data: Episodes.
+        encoded: Their latents.
+        horizon: Chunk length H.
+        batch: Chains of each member.
+        members: Ensemble size E.
+        episodes: Which episodes may be drawn, ``bool [episodes]``; all by default.
+    """
+
+    def __init__(
+        self,
+        data: EpisodeSet,
+        encoded: Encoded,
+        horizon: int,
+        batch: int,
+        members: int,
+        episodes: np.ndarray | None = None,
+    ) -> None:
+        self.data, self.encoded, self.horizon = data, encoded, horizon
+        self.batch, self.members = batch, members
+        self.exact = encoded.states is not None
+        self.weight = torch.ones(len(data.step))
+        self.column = torch.ones(encoded.frames.shape[1] - CONTEXT_SIZE)
+        if self.exact:
+            self.weight, self.column = near_weight(physical_states(data)), column_weights()
+        self.frame_of = np.full(len(data.step), -1)
+        self.frame_of[data.frame_state] = np.arange(len(data.frame_state))
+        usable = data.complete(data.frame_state, horizon)
+        if not self.exact:
+            usable &= self.frame_of[data.after(data.frame_state, horizon)] >= 0
+        frames = data.frame_state[usable]
+        every = np.arange(len(data.step))
+        states = every[data.complete(every, horizon)] if self.exact else frames
+        allowed = np.ones(len(data.length), bool) if episodes is None else episodes
+        generator = np.random.default_rng(0)
+        self.frames, self.states = [], []
+        for _ in range(members):
+            mine = allowed & (generator.random(len(allowed)) < BOOTSTRAP)
+            mine = mine if mine.any() else allowed
+            self.frames.append(frames[mine[data.episode[frames]]])
+            self.states.append(states[mine[data.episode[states]]])
+
+    def draw(self, generator: torch.Generator) -> tuple[Tensor, np.ndarray]:
+        """Start latents ``[E, batch, D]`` and their states ``[E, batch]``."""
+        half = self.batch // 2
+        seen = np.stack([_pick(pool, half, generator) for pool in self.frames])
+        other = np.stack([_pick(pool, self.batch - half, generator) for pool in self.states])
+        first = self.encoded.frames[self.frame_of[seen]]
+        if self.encoded.states is None:
+            second = self.encoded.frames[self.frame_of[other]]
+        else:
+            second = self.encoded.states[other].clone()
+            second[..., :-CONTEXT_SIZE] += JITTER * torch.randn(
+                (*other.shape, second.shape[-1] - CONTEXT_SIZE), generator=generator
+            )
+        return torch.cat([first, second], dim=1), np.concatenate([seen, other], axis=1)
+
+    def target(self, state: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Latents of states ``[...]`` and whether they are known."""
+        if self.encoded.states is not None:
+            return self.encoded.states[state], torch.ones(state.shape)
+        frame = self.frame_of[state]
+        return self.encoded.frames[np.maximum(frame, 0)], torch.from_numpy((frame >= 0).astype(np.float32))
+
+    def jump(self, state: np.ndarray) -> tuple[Tensor, np.ndarray, Tensor, Tensor]:
+        """Chunk, following state, success on the way, and weight of the jump from each state."""
+        flat = state.reshape(-1)
+        after = self.data.after(flat, self.horizon)
+        episode = self.data.episode[flat]
+        done = self.data.success[episode] & (self.data.step[after] == self.data.length[episode])
+        chunk = torch.from_numpy(self.data.chunks(flat, self.horizon)).unflatten(0, state.shape)
+        known = torch.from_numpy(self.data.complete(flat, self.horizon).astype(np.float32)).view(state.shape)
+        return (
+            chunk,
+            after.reshape(state.shape),
+            torch.from_numpy(done.astype(np.float32)).view(state.shape),
+            known,
+        )
+
+    def loss(self, module: nn.Module, generator: torch.Generator) -> Tensor:
+        """Two jumps, the second from the first one's prediction."""
+        latent, state = self.draw(generator)
+        total = torch.zeros(())
+        for _ in range(2):
+            weight = self.weight[state]
+            chunk, state, done, known = self.jump(state)
+            latent, logit = module(latent, chunk)
+            target, seen = self.target(state)
+            error = F.smooth_l1_loss(latent, target, beta=0.05, reduction="none")[..., : len(self.column)]
+            miss = F.binary_cross_entropy_with_logits(logit, done, reduction="none")
+            total = total + (((error * self.column).mean(-1) * seen * weight + 0.1 * miss) * known).mean()
+        return total
+
+
+def _pick(pool: np.ndarray, count: int, generator: torch.Generator) -> np.ndarray:
+    return pool[torch.randint(len(pool), (count,), generator=generator).numpy()]

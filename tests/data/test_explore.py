@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+import torch
+
+from forethought.experiments.data.explore import ExploringPolicy
+from forethought.interfaces import ActionSamples, ActionSpec, Observation
+from forethought.planner.presets import kernel_proposals
+
+SPEC = ActionSpec(low=-np.ones(3), high=np.ones(3), position=(0, 1), gripper=(2,))
+
+
+class Still:
+    action_spec, horizon = SPEC, 4
+
+    def propose(self, observation, n, seeds):
+        chunks = np.zeros((observation.batch, n, 4, 3), np.float32)
+        chunks[..., 2] = -1
+        return ActionSamples(chunks)
+
+
+class Blank:
+    def encode(self, observation):
+        return torch.zeros(observation.batch, 2)
+
+    def step(self, latent, chunks):
+        raise AssertionError("exploration imagines nothing")
+
+
+@pytest.fixture
+def observation():
+    return Observation({}, np.zeros((200, 8), np.float32), ("reach",) * 200)
+
+
+def moved(share, observation):
+    policy = ExploringPolicy(Still(), Blank(), kernel_proposals(SPEC), share=share)
+    chunks = policy.propose(observation, 1, np.arange(200)).chunks
+    assert chunks.shape == (200, 1, 4, 3)
+    return np.abs(chunks[:, 0, :, :2]).max(axis=(1, 2)) > 0
+
+
+def test_candidates_replace_the_policys_chunk_as_often_as_told(observation):
+    assert not moved(0.0, observation).any()
+    assert moved(1.0, observation).all()
+    assert 0.2 < moved(0.35, observation).mean() < 0.5
+
+
+def test_the_same_seeds_explore_the_same_way(observation):
+    policy = ExploringPolicy(Still(), Blank(), kernel_proposals(SPEC), share=0.5)
+    first, again = (policy.propose(observation, 1, np.arange(200)).chunks for _ in range(2))
+    assert np.array_equal(first, again)
