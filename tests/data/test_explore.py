@@ -1,8 +1,11 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from forethought.experiments.data.explore import ExploringPolicy
+from forethought.experiments.data.planned import PlannedPolicy
 from forethought.interfaces import ActionSamples, ActionSpec, Observation
 from forethought.planner.presets import kernel_proposals
 
@@ -48,3 +51,17 @@ def test_the_same_seeds_explore_the_same_way(observation):
     policy = ExploringPolicy(Still(), Blank(), kernel_proposals(SPEC), share=0.5)
     first, again = (policy.propose(observation, 1, np.arange(200)).chunks for _ in range(2))
     assert np.array_equal(first, again)
+
+
+class Best:
+    """A planner that decides for the last sample."""
+
+    def plan(self, observation, samples, seeds):
+        return SimpleNamespace(chunk=samples.chunks[:, -1] + 1)
+
+
+def test_a_planned_policy_executes_the_decision(observation):
+    policy = PlannedPolicy(Still(), Best(), samples=4)
+    chunks = policy.propose(observation, 1, np.arange(200)).chunks
+    assert chunks.shape == (200, 1, 4, 3)
+    assert np.array_equal(chunks[:, 0], Still().propose(observation, 4, np.arange(200)).chunks[:, -1] + 1)

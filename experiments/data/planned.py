@@ -1,0 +1,62 @@
+"""A policy with its planner as one policy: episodes in which the search acts show what it gets wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...interfaces import ActionSamples, ActionSpec, Observation, Planner, Policy
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedPolicy:
+    """Executes what the planner decides.
+
+    Attributes:
+        policy: Who proposes.
+        planner: Who decides.
+        samples: Chunks asked of the policy.
+    """
+
+    policy: Policy
+    planner: Planner
+    samples: int = 8
+
+    @property
+    def action_spec(self) -> ActionSpec:
+        """The policy's."""
+        return self.policy.action_spec
+
+    @property
+    def horizon(self) -> int:
+        """The policy's."""
+        return self.policy.horizon
+
+    def propose(self, observation: Observation, n: int, seeds: np.ndarray) -> ActionSamples:
+        """See ``Policy.propose``; sample 0 is the planner's decision."""
+        samples = self.policy.propose(observation, max(n, self.samples), seeds)
+        chunks = samples.chunks.copy()
+        chunks[:, 0] = self.planner.plan(observation, samples, np.asarray(seeds, np.int64)).chunk
+        return ActionSamples(chunks=chunks[:, :n])
+
+
+def load(
+    folder: str | Path, file: str = "policy.safetensors", preset: str = "forethought", **options: Any
+) -> PlannedPolicy:
+    """The reference policy of a models folder, planned with that folder's models and a preset's options."""
+    from ...planner import PRESETS
+    from ...wrappers.models import load_models
+    from ...wrappers.policies import reference
+
+    policy, models = reference.load(folder, file), load_models(folder)
+    planner = PRESETS[preset](
+        models.world_model,
+        models.reward_model,
+        action_spec=policy.action_spec,
+        memory=models.memory,
+        **options,
+    )
+    return PlannedPolicy(policy, planner)
