@@ -87,9 +87,9 @@ class ActionSpec:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ActionSpec:
         """What ``to_dict`` wrote, also after JSON has turned tuples into lists."""
-        return cls(
-            **{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-        )
+        values: dict[str, Any] = dict(fields)
+        values.update({name: tuple(value) for name, value in fields.items() if isinstance(value, list)})
+        return cls(**values)
 
     @property
     def size(self) -> int:
