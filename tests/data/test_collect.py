@@ -196,7 +196,8 @@ def wait_until_gone(group: int) -> bool:
 def test_an_interrupt_leaves_whole_files_and_no_process(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "import sys\n"
+        "import signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background shell ignores it
         f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from forethought.experiments.data.collect import collect\n"
         "from forethought.experiments.data.sources import PolicySource\n"
