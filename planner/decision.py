@@ -57,8 +57,8 @@ class DecisionRule:
         confidence: z of the lower bound v − z·spread/√n by which children are compared; 0 compares the
             values.
         policy_weight: α of the injection α·policy + (1−α)·search, in [0, 1): positions linearly, rotations
-            along the arc on SO(3). 0 executes the chunk found. (VLA-Reasoner uses 0.6; its α = 1 is the
-            policy alone.)
+            along the arc on SO(3). 0 executes the chunk found. (VLA-Reasoner uses 0.6, read so that
+            its α = 1 is the policy alone.)
         gripper_votes: How many of the best children vote on each step's binary gripper when blending; 1 takes
             the chosen chunk's. A binary gripper is never averaged.
     """

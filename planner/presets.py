@@ -168,7 +168,8 @@ def vla_reasoner(
         flip_probability: Probability that a candidate's binary gripper is inverted.
         exploration: c of UCB.
         discount: γ per control step.
-        policy_weight: The paper's α, the weight of the policy's own action.
+        policy_weight: α, read as the weight of the policy's own action; the paper's ablation suggests that
+            reading, its equation was not at hand.
     """
     if memory is None:
         raise ForethoughtError(

@@ -1,7 +1,7 @@
 """Labels for a value, from the outcome of whole episodes.
 
 ``T`` is the length of the episode in control steps, ``t`` the step of a state in it, both measured on the
-policy's own rollouts. What the measurements say about each scheme stands in the README;
+policy's own rollouts. A scheme that leaves failures out cannot tell them apart;
 ``success_discounted`` is the default.
 """
 

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ...interfaces import ActionSamples, ActionSpec, Observation, Policy, WorldModel
+from ...interfaces import ActionSamples, Observation, WorldModel
 from ...planner import Context, KernelProposals
 from ...planner.presets import kernel_proposals
+from .delegate import PolicyDelegate
 
 
 @dataclass(frozen=True, eq=False)
-class ExploringPolicy:
+class ExploringPolicy(PolicyDelegate):
     """Executes a random candidate in place of the policy's chunk, with some probability at every decision.
 
     Attributes:
@@ -31,22 +32,11 @@ class ExploringPolicy:
         samples: Chunks asked of the policy, centres of its kernels.
     """
 
-    policy: Policy
     world_model: WorldModel
     proposals: KernelProposals
     share: float = 0.35
     candidates: int = 32
     samples: int = 8
-
-    @property
-    def action_spec(self) -> ActionSpec:
-        """The policy's."""
-        return self.policy.action_spec
-
-    @property
-    def horizon(self) -> int:
-        """The policy's."""
-        return self.policy.horizon
 
     def propose(self, observation: Observation, n: int, seeds: np.ndarray) -> ActionSamples:
         """See ``Policy.propose``; sample 0 is what is executed."""

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ...interfaces import ActionSamples, ActionSpec, Observation, Planner, Policy
+from ...interfaces import ActionSamples, Observation, Planner
+from .delegate import PolicyDelegate
 
 
 @dataclass(frozen=True, eq=False)
-class PlannedPolicy:
+class PlannedPolicy(PolicyDelegate):
     """Executes what the planner decides.
 
     Attributes:
@@ -21,19 +22,8 @@ class PlannedPolicy:
         samples: Chunks asked of the policy.
     """
 
-    policy: Policy
     planner: Planner
     samples: int = 8
-
-    @property
-    def action_spec(self) -> ActionSpec:
-        """The policy's."""
-        return self.policy.action_spec
-
-    @property
-    def horizon(self) -> int:
-        """The policy's."""
-        return self.policy.horizon
 
     def propose(self, observation: Observation, n: int, seeds: np.ndarray) -> ActionSamples:
         """See ``Policy.propose``; sample 0 is the planner's decision."""

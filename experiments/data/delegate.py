@@ -1,0 +1,28 @@
+"""What policies that act in place of another one have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...interfaces import ActionSpec, Policy
+
+
+@dataclass(frozen=True, eq=False)
+class PolicyDelegate:
+    """Actions and chunk length are those of ``policy``; what is executed, the subclass decides.
+
+    Attributes:
+        policy: Who acts otherwise.
+    """
+
+    policy: Policy
+
+    @property
+    def action_spec(self) -> ActionSpec:
+        """The policy's."""
+        return self.policy.action_spec
+
+    @property
+    def horizon(self) -> int:
+        """The policy's."""
+        return self.policy.horizon
