@@ -16,6 +16,7 @@ from .chunk_space import ChunkSpace
 from .decision import DecisionRule
 from .presets import PRESETS, best_of_n, forethought, vla_reasoner
 from .proposals import (
+    AveragedKernels,
     ChunkMemory,
     Context,
     DatasetKernels,
@@ -25,6 +26,7 @@ from .proposals import (
     Proposals,
     Proposed,
     RetrievedKernels,
+    running_averages,
 )
 from .search import Scoring, TreeSearch
 from .selection import (
@@ -40,6 +42,7 @@ from .tree import LatentPool, Tree
 __all__ = [
     "BACKUPS",
     "PRESETS",
+    "AveragedKernels",
     "Backup",
     "BestOfN",
     "Budget",
@@ -69,5 +72,6 @@ __all__ = [
     "TreeSearch",
     "best_of_n",
     "forethought",
+    "running_averages",
     "vla_reasoner",
 ]

@@ -12,7 +12,8 @@ from .best_of_n import BestOfN
 from .budget import Budget
 from .decision import DecisionRule
 from .proposals import (
-    DEFAULT_BANDWIDTHS,
+    DEFAULT_AVERAGES,
+    AveragedKernels,
     ChunkMemory,
     DatasetKernels,
     KernelProposals,
@@ -37,25 +38,26 @@ def forethought(
     inner_children: int = 8,
     wave: int = 8,
     memory_share: float = 0.5,
+    average_over: Sequence[int] | None = DEFAULT_AVERAGES,
     neighbours: int = 16,
-    bandwidths: Sequence[float] = DEFAULT_BANDWIDTHS,
+    bandwidths: Sequence[float] = (0.02,),
     shared_noise: float = 0.85,
     rotation_scale: float = 0.4,
-    flip_probability: float = 0.1,
+    flip_probability: float = 0.0,
     exploration: float = 1.25,
     kernel_regression: float | None = None,
     backup: str = "td_mix",
     beta: float = 0.5,
     pessimism: float = 1.0,
     disagreement: float = 0.0,
-    discount: float = 0.98,
-    margin: float = 0.03,
+    discount: float = 0.99,
+    margin: float = 0.0,
     visit_fraction: float = 0.25,
     confidence: float = 0.0,
     policy_weight: float = 0.0,
 ) -> Planner:
-    """Our planner: policy-centred and retrieved kernels, sequential halving, TD-mix backup, a margin before
-    switching.
+    """Our planner: kernels on the policy's chunks and on averages of retrieved ones, sequential halving,
+    TD-mix backup, decision by value.
 
     Args:
         world_model: Predicts the state after a chunk.
@@ -71,7 +73,9 @@ def forethought(
         wave: Leaves evaluated together after the root's candidates.
         memory_share: Share of all proposals that the memory offers, in [0, 1); without a memory the policy's
             kernels take all.
-        neighbours: Offline states retrieved.
+        average_over: Centre the memory's kernels on means over so many nearest states, for each number given;
+            None: on the single chunks of ``neighbours`` states, noise of the recording included.
+        neighbours: Offline states retrieved where nothing is averaged.
         bandwidths: Ladder of kernel widths, units of half the range of the bounds.
         shared_noise: Share of a kernel's variance common to all steps of a chunk.
         rotation_scale: Factor on the deviation of rotations.
@@ -99,6 +103,7 @@ def forethought(
             action_spec,
             memory,
             memory_share=memory_share,
+            average_over=average_over,
             neighbours=neighbours,
             bandwidths=bandwidths,
             shared_noise=shared_noise,
@@ -253,14 +258,15 @@ def kernel_proposals(
     memory: ChunkMemory | None = None,
     *,
     memory_share: float = 0.5,
+    average_over: Sequence[int] | None = DEFAULT_AVERAGES,
     neighbours: int = 16,
-    bandwidths: Sequence[float] = DEFAULT_BANDWIDTHS,
+    bandwidths: Sequence[float] = (0.02,),
     shared_noise: float = 0.85,
     rotation_scale: float = 0.4,
-    flip_probability: float = 0.1,
+    flip_probability: float = 0.0,
 ) -> KernelProposals:
     """The proposals of ``forethought``, whose arguments these are: kernels on the policy's samples and on
-    retrieved chunks."""
+    what the memory holds."""
     if memory is not None and not 0.0 <= memory_share < 1.0:
         raise ForethoughtError(
             f"memory_share must lie in [0, 1): the policy's kernels keep the rest; got {memory_share}."
@@ -270,7 +276,9 @@ def kernel_proposals(
     if memory is not None and memory_share > 0.0:
         sources = [
             PolicyKernels(share=1.0 - memory_share, bandwidths=widths),
-            RetrievedKernels(memory, int(neighbours), share=memory_share, bandwidths=widths),
+            RetrievedKernels(memory, int(neighbours), share=memory_share, bandwidths=widths)
+            if average_over is None
+            else AveragedKernels(action_spec, memory, _numbers(average_over), memory_share, widths),
         ]
     return KernelProposals(
         action_spec,
@@ -279,6 +287,10 @@ def kernel_proposals(
         rotation_scale=rotation_scale,
         flip_probability=flip_probability,
     )
+
+
+def _numbers(values: Sequence[int]) -> tuple[int, ...]:
+    return tuple(int(value) for value in values)
 
 
 def _root_children(children: int | None, simulations: int | None, depth: int) -> int:

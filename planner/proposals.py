@@ -13,9 +13,13 @@ from ..interfaces import ActionSpec, ForethoughtError, Latent
 from .chunk_space import ChunkSpace
 from .density import log_density
 from .noise import normals, stream_keys, uniforms
+from .rotation import running_mean
 
 DEFAULT_BANDWIDTHS = (0.03, 0.08, 0.2)
 """Ladder of kernel widths, in units of half the range of an action's bounds."""
+
+DEFAULT_AVERAGES = (4, 8, 16, 32)
+"""Numbers of nearest states over which retrieved chunks are averaged."""
 
 
 @runtime_checkable
@@ -126,6 +130,54 @@ class RetrievedKernels:
 
     def centres(self, context: Context) -> np.ndarray:
         return np.asarray(self.memory.nearest(context.latent, context.instruction, self.neighbours))
+
+
+@dataclass(frozen=True, eq=False)
+class AveragedKernels:
+    """Kernels on averages of what was done in the nearest states of successful offline episodes.
+
+    Recorded chunks carry the noise under which they were recorded; a mean over n neighbours carries a n-th of
+    its variance, at the price of states that lie further away. The first n of the neighbours are averaged for
+    every n of ``over``: positions linearly, rotations on SO(3), and a binary gripper takes the majority, step
+    by step. (One such mean alone, executed without search, is imitation by nearest neighbours; Pari et al.
+    2021, arXiv 2112.01511.)
+
+    Attributes:
+        spec: Meaning and bounds of the action.
+        memory: Where the chunks come from.
+        over: Numbers of neighbours n.
+        share: Weight in the mixture.
+        bandwidths: Kernel widths, normalised units.
+    """
+
+    spec: ActionSpec
+    memory: ChunkMemory
+    over: tuple[int, ...] = DEFAULT_AVERAGES
+    share: float = 1.0
+    bandwidths: tuple[float, ...] = DEFAULT_BANDWIDTHS
+    name: str = "averaged"
+
+    def __post_init__(self) -> None:
+        if not self.over or any(number < 1 for number in self.over):
+            raise ForethoughtError(f"Averages need numbers of neighbours >= 1; got over={self.over}.")
+
+    def centres(self, context: Context) -> np.ndarray:
+        chunks = self.memory.nearest(context.latent, context.instruction, max(self.over))
+        return running_averages(np.asarray(chunks), self.spec)[:, np.asarray(self.over) - 1]
+
+
+def running_averages(chunks: np.ndarray, spec: ActionSpec) -> np.ndarray:
+    """Mean of the first 1, 2, … n chunks ``[M, n, H, A]``, float32, same shape, inside the bounds.
+
+    Linear, but rotations on SO(3) and binary grippers by majority, a tie going to the lower bound.
+    """
+    whole = chunks.astype(np.float64)
+    means = np.cumsum(whole, axis=1) / np.arange(1, chunks.shape[1] + 1)[:, None, None]
+    rotation = list(spec.rotation)
+    if len(rotation) == 3:
+        turned = running_mean(whole[..., rotation] * spec.rotation_scale, axis=1)
+        means[..., rotation] = turned / spec.rotation_scale
+    return spec.clip(means)  # which gives a binary gripper to the majority
 
 
 @dataclass(frozen=True, eq=False)

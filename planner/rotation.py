@@ -34,3 +34,16 @@ def slerp(start: np.ndarray, end: np.ndarray, weight: float) -> np.ndarray:
     from_second = np.where(near, weight, np.sin(weight * angle) / divisor)
     blended = from_first * first + from_second * second
     return to_vector(blended / np.linalg.norm(blended, axis=-1, keepdims=True))
+
+
+def running_mean(vectors: np.ndarray, axis: int) -> np.ndarray:
+    """Mean of the first 1, 2, … rotations along ``axis``, axis-angle vectors ``[..., 3]`` in and out.
+
+    The normalised sum of unit quaternions in one hemisphere: the chordal mean for rotations that lie close
+    together, and near it for others (Markley et al. 2007, "Averaging Quaternions").
+    """
+    quaternions = to_quaternion(vectors)
+    first = np.take(quaternions, [0], axis=axis)
+    opposite = (quaternions * first).sum(axis=-1, keepdims=True) < 0.0
+    sums = np.cumsum(np.where(opposite, -quaternions, quaternions), axis=axis)
+    return to_vector(sums / np.linalg.norm(sums, axis=-1, keepdims=True))

@@ -16,6 +16,7 @@ import numpy as np
 from ...interfaces import ActionSamples, Observation, WorldModel
 from ...planner import Context, KernelProposals
 from ...planner.presets import kernel_proposals
+from ...planner.proposals import DEFAULT_BANDWIDTHS
 from .delegate import PolicyDelegate
 
 
@@ -62,5 +63,12 @@ def load(folder: str | Path, file: str = "policy.safetensors", share: float = 0.
     from ...wrappers.policies import reference
 
     policy = reference.load(folder, file)
-    proposals = kernel_proposals(policy.action_spec, retrieval.load(folder))
+    # Wider than what a planner proposes: to learn where the models end, not to succeed.
+    proposals = kernel_proposals(
+        policy.action_spec,
+        retrieval.load(folder),
+        average_over=None,
+        bandwidths=DEFAULT_BANDWIDTHS,
+        flip_probability=0.1,
+    )
     return ExploringPolicy(policy, latent.load(folder), proposals, share)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +77,7 @@ def load_episodes(
     successes_only: bool = False,
     per_task: int | None = None,
     executed: bool = False,
+    init_states: Collection[int] | None = None,
 ) -> EpisodeSet:
     """Reads every episode below the folders.
 
@@ -87,6 +88,8 @@ def load_episodes(
         per_task: At most so many episodes of each instruction, in the order of the files.
         executed: Whether ``actions`` are those executed (to learn what happens) or those intended (to
             imitate).
+        init_states: Keep only episodes that started in one of these, so that the others can judge the
+            result; None keeps all, also those that do not say.
 
     Raises:
         ForethoughtError: Nothing was found, or the cameras' image sizes differ.
@@ -99,6 +102,8 @@ def load_episodes(
     for folder in folders:
         for item in read_episodes(folder):
             if (successes_only and not item.success) or seen.get(item.instruction, 0) == per_task:
+                continue
+            if init_states is not None and item.init_state not in init_states:
                 continue
             seen[item.instruction] = seen.get(item.instruction, 0) + 1
             states = len(item.proprioception)
@@ -117,6 +122,7 @@ def load_episodes(
             total += states
     if not total:
         kind = "successful episodes" if successes_only else "episodes"
+        kind += "" if init_states is None else f" from initial states {sorted(init_states)}"
         raise ForethoughtError(
             f"No {kind} below {[str(folder) for folder in folders]}. Collect some with "
             "`forethought collect`, or give a folder of demonstration files."

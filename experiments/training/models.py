@@ -9,6 +9,7 @@ encoder and the dynamics
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from ...world_models.encoder import (
 )
 from ...world_models.latent import LatentWorldModel
 from ...world_models.retrieval import RetrievalMemory
+from ..evaluation.plan import parse_indices
 from .dataset import EpisodeSet, load_episodes
 from .loop import Loss, fit
 from .transitions import Encoded, TransitionSampler, encode_episodes, near_weight, physical_states
@@ -56,6 +58,7 @@ def train(
     members: int = 5,
     shift: int = 0,
     memory_entries: int = 24000,
+    init_states: str | Sequence[int] = "all",
     seed: int = 0,
 ) -> Path:
     """Trains encoder, dynamics, values and memory from the folders and writes a models folder.
@@ -78,6 +81,8 @@ def train(
         members: Ensemble size E.
         shift: Random image shift while the encoder trains, pixels.
         memory_entries: At most so many chunks in the memory.
+        init_states: Only episodes that started there are learned from, such as ``0-21``: the others can then
+            judge the result.
         seed: Of initialisation and batches.
 
     Returns:
@@ -89,7 +94,8 @@ def train(
     if unknown or not schemes:
         raise ForethoughtError(f"Unknown label schemes {unknown}; known are {sorted(SCHEMES)}.")
     folder = Path(out)
-    data = load_episodes(rollouts, cameras, executed=True)
+    kept = None if init_states == "all" else parse_indices(init_states, "init_states", sys.maxsize)
+    data = load_episodes(rollouts, cameras, executed=True, init_states=kept)
     if privileged_supervision and data.privileged is None:
         raise ForethoughtError(
             "privileged_supervision=true needs episodes with the simulator's state (obs/privileged); "

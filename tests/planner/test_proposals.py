@@ -8,15 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planner_fakes import ARM, FixedMemory, policy_samples
 from scipy import stats
+from scipy.spatial.transform import Rotation
 
 from forethought.interfaces import ActionSpec, ForethoughtError
 from forethought.planner import (
+    AveragedKernels,
     ChunkSpace,
     Context,
     DatasetKernels,
     KernelProposals,
     PolicyKernels,
     RetrievedKernels,
+    running_averages,
 )
 from forethought.planner import density as density_module
 from forethought.planner.noise import normals, stream_keys, uniforms
@@ -223,6 +226,16 @@ class TestAccounting:
             distance = np.abs(drawn.chunks[row, 1:, None] - near[row]).max(axis=(2, 3)).min(axis=1)
             assert (distance < 1e-3).all()
 
+    def test_averaged_kernels_stand_on_the_means_of_the_nearest(self):
+        memory = FixedMemory()
+        source = AveragedKernels(ARM, memory, over=(1, 5))
+        centres = source.centres(context(policy_samples(ARM, 2, 1, 8).chunks))
+        near = memory.nearest(np.array([[0.0], [1.0]]), ("", ""), 5)
+        assert centres.shape == (2, 2, 8, 7)
+        np.testing.assert_allclose(centres[:, 0], near[:, 0], atol=1e-6)
+        np.testing.assert_allclose(centres[:, 1, :, :3], near[..., :3].mean(axis=1), atol=1e-6)
+        np.testing.assert_array_equal(centres[:, 1, :, 6], np.sign(near[..., 6].sum(axis=1)))
+
     def test_a_prefix_of_an_inner_nodes_candidates_is_a_sample_of_all_sources(self):
         samples = policy_samples(ARM, 200, 3, 8).chunks
         sources = (PolicyKernels(0.5), RetrievedKernels(FixedMemory(), 16, 0.5))
@@ -249,6 +262,20 @@ def test_chunks_are_inside_the_bounds_and_slot_zero_is_the_policys():
     np.testing.assert_array_equal(drawn.chunks[:, 0], samples[:, 0])
 
 
+def test_rotations_are_averaged_on_the_group():
+    spec = ActionSpec(low=-np.ones(3), high=np.ones(3), rotation=(0, 1, 2), rotation_scale=3.0)
+    turns = Rotation.from_rotvec(np.random.default_rng(0).normal(0, 0.4, (6, 3)))
+    chunks = (turns.as_rotvec() / 3.0).astype(np.float32)[None, :, None]
+    means = running_averages(chunks, spec)
+    for count in range(1, 7):
+        exact = turns[:count].mean()
+        found = Rotation.from_rotvec(3.0 * means[0, count - 1, 0])
+        assert (found.inv() * exact).magnitude() < 0.02
+    half = Rotation.from_rotvec([[0.0, 0.0, 2.9], [0.0, 0.0, -2.9]])
+    chunks = (half.as_rotvec() / 3.0).astype(np.float32)[None, :, None]
+    assert abs(3.0 * running_averages(chunks, spec)[0, 1, 0, 2]) == pytest.approx(np.pi, abs=0.15)
+
+
 def test_the_prior_is_uniform_where_no_candidate_has_density():
     prior = prior_from_density(np.array([[-np.inf, -np.inf], [0.0, -np.inf]]), 1.0)
     np.testing.assert_array_equal(prior, [[0.5, 0.5], [1.0, 0.0]])
@@ -259,6 +286,8 @@ def test_the_prior_is_uniform_where_no_candidate_has_density():
     [
         (lambda: DatasetKernels(np.zeros((0, 8, 7))), r"n >= 1"),
         (lambda: DatasetKernels(np.full((2, 8, 7), np.nan)), "finite"),
+        (lambda: AveragedKernels(ARM, FixedMemory(), over=()), "numbers of neighbours"),
+        (lambda: AveragedKernels(ARM, FixedMemory(), over=(4, 0)), "numbers of neighbours"),
         (lambda: KernelProposals(ARM, ()), "positive share"),
         (lambda: KernelProposals(ARM, (PolicyKernels(-1.0),)), "policy_kernels"),
         (lambda: KernelProposals(ARM, (PolicyKernels(1.0, (0.1, 0.0)),)), "Bandwidths"),

@@ -682,7 +682,7 @@ class TestPresets:
         names = [decision.candidates.source_names[i] for i in decision.candidates.source[0]]
         assert names.count("policy") == 1
         assert names.count("policy_kernels") == 15
-        assert names.count("retrieved") == 16
+        assert names.count("averaged") == 16
 
     def test_the_memory_is_asked_again_at_imagined_states(self):
         memory = FixedMemory()

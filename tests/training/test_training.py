@@ -79,6 +79,13 @@ def test_successes_only_and_per_task_are_kept(rollouts):
     assert len(data.length) == 7 and data.success.all()
 
 
+def test_initial_states_can_be_held_out(rollouts):
+    kept = load_episodes([rollouts], CAMERAS, init_states=range(5))
+    assert set(kept.init_state) == set(range(5))
+    with pytest.raises(ForethoughtError, match="initial states"):
+        load_episodes([rollouts], CAMERAS, init_states=[31])
+
+
 def test_no_episode_left_is_an_error(tmp_path):
     folder = episodes.write(tmp_path, 2, skill=0.0, first_seed=1)
     with pytest.raises(ForethoughtError, match="No successful episodes"):
