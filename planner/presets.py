@@ -221,7 +221,7 @@ def best_of_n(
     n: int | None = None,
     simulations: int = 32,
     pessimism: float = 1.0,
-    margin: float = 0.03,
+    margin: float = 0.0,
 ) -> Planner:
     """The policy's own samples, scored after one chunk.
 

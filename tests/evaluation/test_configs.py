@@ -23,6 +23,8 @@ GIVEN_LATER = {
     "controller": {"policy", "planner"},
 }
 """Arguments that evaluation adds to what the config says."""
+SHORTHANDS = ["demo", "baselines"]
+"""Evaluations with settings of their own."""
 
 
 def composed(application: str, *overrides: str) -> Any:
@@ -69,6 +71,12 @@ def test_planner_configs_repeat_the_defaults_of_the_presets(option):
     check_defaults(composed("eval", f"planner={option}").planner, GIVEN_LATER["planner"])
 
 
+@pytest.mark.parametrize("name", SHORTHANDS)
+def test_arms_of_a_shorthand_choose_options_that_exist(name):
+    for arm in composed(name).arms.values():
+        assert {(group, option) for group, option in arm.items()} <= set(OPTIONS)
+
+
 def test_best_of_n_asks_the_policy_for_as_many_samples_as_it_imagines():
     config = composed("eval", "planner=best_of_n", "planner.simulations=64")
     assert config.controller.samples == config.planner.n == 64
@@ -79,7 +87,7 @@ def test_a_planner_that_is_not_told_apart_by_samples_gets_the_default_number():
     assert composed("eval", "planner=none").controller.samples == 8
 
 
-@pytest.mark.parametrize("application", [name for name, _ in APPLICATIONS.values()] + ["demo"])
+@pytest.mark.parametrize("application", [name for name, _ in APPLICATIONS.values()] + SHORTHANDS)
 def test_help_is_written_for_every_application(application):
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = compose(application, return_hydra_config=True, overrides=["hydra.runtime.output_dir=."])
