@@ -225,8 +225,8 @@ class Gate:
             ),
             seeds[chosen],
         )
-        plan_rows = getattr(self.planner, "plan_rows", None)
-        return plan_rows(*some, names[chosen]) if callable(plan_rows) else self.planner.plan(*some)
+        plan_rows: Callable[..., Decision] | None = getattr(self.planner, "plan_rows", None)
+        return self.planner.plan(*some) if plan_rows is None else plan_rows(*some, names[chosen])
 
     def _without_search(self, inputs: Inputs, value: np.ndarray, reason: Sequence[str]) -> Decision:
         rows = inputs.seeds.size
