@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from planner_fakes import (
     ARM,
     ArmWorld,
@@ -18,6 +20,7 @@ from forethought.planner import (
     Budget,
     forethought,
 )
+from forethought.planner.inputs import checked
 
 
 class TestBudget:
@@ -80,3 +83,74 @@ class TestBudget:
         )
         decision = search.plan(observe(np.zeros((1, 7))), policy_samples(ARM, 1, 4, 8), np.array([0]))
         assert decision.simulations[0] == 40
+
+
+class TestAnyMoment:
+    def begun(self, search, rows=2, now=None):
+        clock = search.budget.start() if now is None else search.budget.start(now)
+        samples = policy_samples(ARM, rows, 4, 8)
+        inputs = checked(samples, observe(np.zeros((rows, 7))), np.arange(rows), ARM)
+        waves = search.waves(np.zeros((rows, 7)), ("",) * rows, inputs.chunks, inputs.seeds, clock)
+        return waves, inputs, clock
+
+    def test_a_decision_is_ready_after_every_wave(self):
+        search = forethought(
+            ArmWorld(), NearTarget(), action_spec=ARM, simulations=96, children=16, depth=3, wave=4
+        )
+        waves, inputs, _ = self.begun(search)
+        spent, alive = [], np.ones(2, bool)
+        for run in waves:
+            decision = search.decide(run, inputs, alive)
+            spent.append(int(decision.simulations[0]))
+            assert not decision.fallback.any()
+            assert np.isfinite(decision.value).all()
+            assert (decision.value >= decision.policy_value).all()
+            assert np.isin(decision.chunk[..., 6], (-1.0, 1.0)).all()
+        assert spent == [16, *range(20, 100, 4)]
+        whole = search.plan(observe(np.zeros((2, 7))), policy_samples(ARM, 2, 4, 8), np.arange(2))
+        np.testing.assert_array_equal(decision.candidates.value, whole.candidates.value)
+
+    def test_looking_at_a_decision_does_not_change_the_search(self):
+        search = forethought(ArmWorld(), NearTarget(), action_spec=ARM, simulations=60, children=12, depth=2)
+        waves, inputs, _ = self.begun(search)
+        *_, run = waves
+        unseen = search.decide(run, inputs, np.ones(2, bool))
+        waves, inputs, _ = self.begun(search)
+        for run in waves:
+            seen = search.decide(run, inputs, np.ones(2, bool))
+            seen.candidates.value[:] = 0.0
+            seen.chunk[:] = 0.0
+        seen = search.decide(run, inputs, np.ones(2, bool))
+        np.testing.assert_array_equal(seen.chunk, unseen.chunk)
+        np.testing.assert_array_equal(seen.candidates.value, unseen.candidates.value)
+
+    @settings(max_examples=20, deadline=None)
+    @given(
+        limit=st.floats(1.0, 60.0),
+        lengths=st.lists(st.floats(2.0, 20.0), min_size=1, max_size=40),
+        wave=st.integers(1, 16),
+    )
+    def test_the_overshoot_is_at_most_one_wave_however_long_waves_take(self, limit, lengths, wave):
+        now, calls = [0.0], []
+
+        def transition(state, chunks):
+            calls.append(lengths[len(calls) % len(lengths)])
+            now[0] += 1e-3 * calls[-1]
+            return state + chunks.astype(np.float64).mean(axis=1)
+
+        search = forethought(
+            FunctionWorld(transition),
+            NearTarget(),
+            action_spec=ARM,
+            simulations=None,
+            milliseconds=limit,
+            children=8,
+            depth=4,
+            wave=wave,
+        )
+        waves, inputs, clock = self.begun(search, rows=1, now=lambda: now[0])
+        *_, run = waves
+        assert clock.milliseconds <= max(limit, calls[0]) + (max(calls[1:]) if calls[1:] else 0.0) + 1e-9
+        # What was begun when the limit had passed is nothing but the first wave.
+        assert len(calls) == 1 or sum(calls[:-1]) <= limit
+        assert not search.decide(run, inputs, np.ones(1, bool)).fallback.any()
