@@ -183,9 +183,9 @@ class TestComposition:
     def test_a_planner_with_memory_is_told_which_rows_it_plans_for(self):
         search = arm_planner("forethought", simulations=64, depth=2)
         gate = gated(TreeReuse(search))
-        first = gate.plan(START, scattered([0.01, 0.2, 0.2]), SEEDS)
+        first = gate.plan(START, scattered([0.2, 0.2, 0.2]), SEEDS)
         states = first.chunk.astype(np.float64).mean(axis=1)
-        second = gate.plan(observe(states), scattered([0.2, 0.01, 0.2]), SEEDS)
+        second = gate.plan(observe(states), scattered([0.01, 0.01, 0.2]), SEEDS)
         source = second.candidates.source_names.index("inherited")
         assert ((second.candidates.source == source).sum(axis=1) > 0).tolist() == [False, False, True]
         gate.reset()

@@ -96,6 +96,27 @@ class TestWhatIsKept:
             total += inherited(decision, 0) + inherited(decision, 1)
         assert total > 0
 
+    def test_what_had_ended_or_was_disqualified_stays_so(self):
+        def broken(state):
+            digit = (np.abs(state[:, 1]) * 1e5).astype(int) % 4
+            return np.where(digit == 0, np.nan, 0.0)
+
+        world = FunctionWorld(
+            lambda s, c: arm_transition(s, c),
+            done=lambda s: (s[:, 0] > 0.03).astype(float),
+            disagreement=broken,
+        )
+        planner, state = reusing(world, depth=4, simulations=150, children=8, memory=None), np.zeros((4, 7))
+        ended = out = total = 0
+        for index in range(4):
+            decision, state = step(planner, state, index)
+            total += sum(inherited(decision, row) for row in range(4))
+            for subtree in {id(kept.subtree.tree): kept.subtree for kept in planner._kept.values()}.values():
+                check_tree(subtree.tree, planner.search)
+                ended += (subtree.tree.done == 1.0).sum()
+                out += np.isneginf(subtree.tree.own).sum()
+        assert min(total, ended, out) > 0
+
     def test_a_reused_tree_decides_at_least_as_well_on_the_whole(self):
         """Equal budgets: what is inherited is known beside what is searched now."""
         gain = []
@@ -120,6 +141,9 @@ def check_tree(tree, search):
             if node:
                 assert tree.depth[row, node] == tree.depth[row, tree.parent[row, node]] + 1
                 assert tree.depth[row, node] <= search.depth
+            if tree.own[row, node] == -np.inf or tree.done[row, node] >= search.scoring.terminal:
+                assert tree.closed[row, node]
+                assert first < 0
             if first < 0:
                 continue
             children = np.arange(first, first + count)
@@ -128,7 +152,8 @@ def check_tree(tree, search):
             seen = np.isfinite(tree.value[row, children])
             assert tree.visits[row, node] == (node > 0) + tree.visits[row, children].sum()
             assert (tree.latent[row, children[seen]] >= 0).all()
-            assert tree.closed[row, node] == tree.closed[row, children].all()
+            if node or np.isfinite(tree.value[row, 1]):  # a row without a value for the policy is closed
+                assert tree.closed[row, node] == tree.closed[row, children].all()
             if node:
                 backed = search.backup(
                     tree.own[row, [node]],
