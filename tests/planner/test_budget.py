@@ -119,10 +119,12 @@ class TestAnyMoment:
         for run in waves:
             seen = search.decide(run, inputs, np.ones(2, bool))
             seen.candidates.value[:] = 0.0
+            seen.candidates.visits[:] = 99
             seen.chunk[:] = 0.0
         seen = search.decide(run, inputs, np.ones(2, bool))
         np.testing.assert_array_equal(seen.chunk, unseen.chunk)
         np.testing.assert_array_equal(seen.candidates.value, unseen.candidates.value)
+        np.testing.assert_array_equal(seen.candidates.visits, unseen.candidates.visits)
 
     @settings(max_examples=20, deadline=None)
     @given(

@@ -91,6 +91,11 @@ class TestDisagreement:
         centre[..., space.continuous] = 1e-3 * space.deviation(white)  # far inside the bounds
         np.testing.assert_allclose(sample_spread(centre, space), 1e-3 * width, rtol=0.06)
 
+    def test_few_samples_do_not_look_closer_than_many(self):
+        space = ChunkSpace(ARM, 8)
+        spread = [sample_spread(scattered([0.05] * 300, n=n).chunks, space) for n in (2, 16)]
+        assert np.sqrt((spread[0] ** 2).mean()) == pytest.approx(np.sqrt((spread[1] ** 2).mean()), rel=0.03)
+
     def test_spread_and_dissent_of_actions_without_these_parts_are_nothing(self):
         line = ChunkSpace(LINE, 2)
         assert gripper_dissent(np.zeros((2, 3, 2, 1)), line).tolist() == [0.0, 0.0]
