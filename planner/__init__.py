@@ -14,20 +14,10 @@ from .best_of_n import BestOfN
 from .budget import Budget
 from .chunk_space import ChunkSpace
 from .decision import DecisionRule
+from .mixtures import kernel_proposals
 from .presets import PRESETS, best_of_n, forethought, vla_reasoner
-from .proposals import (
-    AveragedKernels,
-    ChunkMemory,
-    Context,
-    DatasetKernels,
-    KernelProposals,
-    PolicyKernels,
-    PolicySamples,
-    Proposals,
-    Proposed,
-    RetrievedKernels,
-    running_averages,
-)
+from .primitives import PrimitiveKernels
+from .proposals import Context, KernelProposals, PolicySamples, Proposals, Proposed
 from .search import Scoring, TreeSearch
 from .selection import (
     DensityUcb,
@@ -36,6 +26,14 @@ from .selection import (
     Puct,
     SelectionRule,
     SequentialHalving,
+)
+from .sources import (
+    AveragedKernels,
+    ChunkMemory,
+    DatasetKernels,
+    PolicyKernels,
+    RetrievedKernels,
+    running_averages,
 )
 from .tree import LatentPool, Tree
 
@@ -59,6 +57,7 @@ __all__ = [
     "MeanBackup",
     "PolicyKernels",
     "PolicySamples",
+    "PrimitiveKernels",
     "ProgressiveWidening",
     "Proposals",
     "Proposed",
@@ -72,6 +71,7 @@ __all__ = [
     "TreeSearch",
     "best_of_n",
     "forethought",
+    "kernel_proposals",
     "running_averages",
     "vla_reasoner",
 ]

@@ -114,23 +114,18 @@ def _log_sums(
     return out
 
 
-_LOG2_E = 1.4426950408889634
-_LN2_HIGH = 0.6931471803691238  # ln 2 in two parts: the first has zeros to spare, so k·ln 2 loses nothing
-_LN2_LOW = 1.9082149292705877e-10
-
-
 @njit(cache=True, fastmath={"reassoc", "contract", "arcp", "nsz"})
 def _sum_of_exponentials(exponent: np.ndarray, largest: float, bits: np.ndarray) -> float:
     """``Σ exp(exponent − largest)`` to double precision, in a form that compiles to vector instructions,
     which a call of ``math.exp`` does not. Overwrites both arrays.
 
-    exp(x) = 2^k·exp(r) with |r| ≤ ln 2 / 2, exp(r) by its Taylor series to r¹³ (remainder 4e-18); terms below
-    exp(−700) are lost against the largest, which is 1.
+    exp(x) = 2^k·exp(r) with |r| ≤ ln 2 / 2, exp(r) by its Taylor series to r¹³ (remainder 4e-18). What
+    rounding k·ln 2 costs grows with |x|, where the term no longer counts against the largest, which is 1.
     """
     for j in range(exponent.size):
         x = max(exponent[j] - largest, -700.0)
-        k = math.floor(x * _LOG2_E + 0.5)
-        r = (x - k * _LN2_HIGH) - k * _LN2_LOW
+        k = math.floor(x / math.log(2.0) + 0.5)
+        r = x - k * math.log(2.0)
         series = 1.0 / 6227020800.0
         series = series * r + 1.0 / 479001600.0
         series = series * r + 1.0 / 39916800.0
