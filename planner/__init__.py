@@ -5,6 +5,8 @@
 
 ``presets`` are the planners by name. ``search`` holds the algorithm; ``proposals``, ``selection``,
 ``backup``, ``budget`` and ``decision`` each hold one of its choices; ``tree`` the arrays it works on.
+``sequences`` holds the loop of the sampling planners; ``cross_entropy`` and ``path_integral`` say how each
+refines it.
 """
 
 from __future__ import annotations
@@ -13,11 +15,14 @@ from .backup import BACKUPS, Backup, MaximumBackup, MeanBackup, TemporalDifferen
 from .best_of_n import BestOfN
 from .budget import Budget
 from .chunk_space import ChunkSpace
+from .cross_entropy import CrossEntropy, cem, icem
 from .decision import DecisionRule
 from .mixtures import kernel_proposals
+from .path_integral import PathIntegral, mppi
 from .presets import PRESETS, best_of_n, forethought, vla_reasoner
 from .primitives import PrimitiveKernels
 from .proposals import Context, KernelProposals, PolicySamples, Proposals, Proposed
+from .refinement import ColouredNoise, Distribution, Refinement, SharedNoise
 from .search import Scoring, TreeSearch
 from .selection import (
     DensityUcb,
@@ -27,6 +32,8 @@ from .selection import (
     SelectionRule,
     SequentialHalving,
 )
+from .sequences import SequenceSearch
+from .shooting import random_shooting
 from .sources import (
     AveragedKernels,
     ChunkMemory,
@@ -46,15 +53,19 @@ __all__ = [
     "Budget",
     "ChunkMemory",
     "ChunkSpace",
+    "ColouredNoise",
     "Context",
+    "CrossEntropy",
     "DatasetKernels",
     "DecisionRule",
     "DensityUcb",
+    "Distribution",
     "KernelProposals",
     "KernelRegression",
     "LatentPool",
     "MaximumBackup",
     "MeanBackup",
+    "PathIntegral",
     "PolicyKernels",
     "PolicySamples",
     "PrimitiveKernels",
@@ -62,16 +73,23 @@ __all__ = [
     "Proposals",
     "Proposed",
     "Puct",
+    "Refinement",
     "RetrievedKernels",
     "Scoring",
     "SelectionRule",
+    "SequenceSearch",
     "SequentialHalving",
+    "SharedNoise",
     "TemporalDifferenceMix",
     "Tree",
     "TreeSearch",
     "best_of_n",
+    "cem",
     "forethought",
+    "icem",
     "kernel_proposals",
+    "mppi",
+    "random_shooting",
     "running_averages",
     "vla_reasoner",
 ]

@@ -10,11 +10,14 @@ from ..interfaces import ActionSpec, ForethoughtError, Planner, RewardModel, Wor
 from .backup import BACKUPS, Backup, MeanBackup, TemporalDifferenceMix
 from .best_of_n import BestOfN
 from .budget import Budget
+from .cross_entropy import cem, icem
 from .decision import DecisionRule
 from .mixtures import kernel_proposals
+from .path_integral import mppi
 from .proposals import KernelProposals
 from .search import Scoring, TreeSearch
 from .selection import DensityUcb, KernelRegression, ProgressiveWidening, Puct, SelectionRule
+from .shooting import random_shooting
 from .sources import DEFAULT_AVERAGES, ChunkMemory, DatasetKernels
 
 
@@ -248,6 +251,10 @@ PRESETS: dict[str, Callable[..., Planner]] = {
     "forethought": forethought,
     "vla_reasoner": vla_reasoner,
     "best_of_n": best_of_n,
+    "random_shooting": random_shooting,
+    "cem": cem,
+    "icem": icem,
+    "mppi": mppi,
 }
 """Presets by name."""
 

@@ -64,7 +64,7 @@ def test_training_configs_repeat_the_defaults_of_the_functions(application):
     check_defaults(composed(application), set())
 
 
-@pytest.mark.parametrize("option", ["forethought", "vla_reasoner"])
+@pytest.mark.parametrize("option", ["forethought", "vla_reasoner", "random_shooting", "cem", "icem", "mppi"])
 def test_planner_configs_repeat_the_defaults_of_the_presets(option):
     check_defaults(composed("eval", f"planner={option}").planner, GIVEN_LATER["planner"])
 
