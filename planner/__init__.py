@@ -12,6 +12,7 @@ refines it.
 from __future__ import annotations
 
 from .backup import BACKUPS, Backup, MaximumBackup, MeanBackup, TemporalDifferenceMix
+from .bandwidth import Bandwidth, choose_bandwidth
 from .best_of_n import BestOfN
 from .budget import Budget
 from .chunk_space import ChunkSpace
@@ -49,6 +50,7 @@ __all__ = [
     "PRESETS",
     "AveragedKernels",
     "Backup",
+    "Bandwidth",
     "BestOfN",
     "Budget",
     "ChunkMemory",
@@ -85,6 +87,7 @@ __all__ = [
     "TreeSearch",
     "best_of_n",
     "cem",
+    "choose_bandwidth",
     "forethought",
     "icem",
     "kernel_proposals",
