@@ -10,7 +10,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 
-from forethought.experiments.cli import APPLICATIONS, CONFIGS
+from forethought.experiments.cli import APPLICATIONS, CONFIGS, register_resolvers
+from forethought.experiments.evaluation.arms import compose_arms
+from forethought.planner import PRESETS
 
 GROUPS = {
     folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
@@ -74,12 +76,29 @@ def test_best_of_n_asks_the_policy_for_as_many_samples_as_it_imagines():
     assert config.controller.samples == config.planner.n == 64
 
 
+@pytest.mark.parametrize("simulations", [32, 64])
+def test_the_comparison_gives_every_planner_the_same_simulations(simulations):
+    register_resolvers()
+    config = composed("compare", f"simulations={simulations}")
+    choices = dict.fromkeys(GROUPS, "") | {"planner": "forethought"}
+    arms = compose_arms(
+        config, choices, lambda group, option: composed("compare", f"{group}={option}")[group]
+    )
+    planners = {arm.name: arm.parts["planner"] for arm in arms}
+    assert set(planners) == {"policy", *PRESETS}
+    assert {planner["simulations"] for name, planner in planners.items() if name != "policy"} == {simulations}
+    assert {name for name, planner in planners.items() if planner.get("memory_share")} == {"forethought"}
+    samples = {arm.name: arm.parts["controller"]["samples"] for arm in arms}
+    assert samples.pop("best_of_n") == simulations
+    assert set(samples.values()) == {8}
+
+
 def test_a_planner_that_is_not_told_apart_by_samples_gets_the_default_number():
     assert composed("eval").controller.samples == 8
     assert composed("eval", "planner=none").controller.samples == 8
 
 
-@pytest.mark.parametrize("application", [name for name, _ in APPLICATIONS.values()] + ["demo"])
+@pytest.mark.parametrize("application", [name for name, _ in APPLICATIONS.values()] + ["demo", "compare"])
 def test_help_is_written_for_every_application(application):
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = compose(application, return_hydra_config=True, overrides=["hydra.runtime.output_dir=."])
