@@ -245,6 +245,8 @@ class TestRight:
         decision = plan(planner, 1, still(1))
         assert decision.candidates.visits[0, 0] == 2 + 2
         assert (decision.candidates.visits[0, 1:] == 2).all()
+        repeated = plan(sampler("cem", simulations=2, depth=2), 1, still(1))
+        assert decision.policy_value[0] > repeated.policy_value[0]
 
     def test_nothing_is_imagined_beyond_the_end(self):
         world = FunctionWorld(
