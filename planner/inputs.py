@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..interfaces import ActionSamples, ActionSpec, ForethoughtError, Observation
+from ..interfaces import ActionSamples, ActionSpec, Decision, ForethoughtError, Observation
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,3 +50,22 @@ def checked(samples: ActionSamples, observation: Observation, seeds: np.ndarray,
         stand_in = np.where(whole[:, None, None], own, 0.5 * (spec.low + spec.high))
         chunks = np.where(finite[:, :, None, None], chunks, stand_in[:, None])
     return Inputs(chunks, own, whole, seeds)
+
+
+def without_search(inputs: Inputs, spec: ActionSpec, reason: str) -> Decision:
+    """The fallback of every row: the policy's own chunk inside the bounds, or as it came where it was not
+    finite, so that whoever guards the robot sees it."""
+    rows = inputs.whole.size
+    chunk = spec.clip(inputs.chunks[:, 0])
+    chunk[~inputs.whole] = inputs.own[~inputs.whole]
+    unknown, no = np.full(rows, np.nan, np.float32), np.zeros(rows, bool)
+    return Decision(
+        chunk=chunk,
+        slot=np.zeros(rows, np.int32),
+        value=unknown,
+        policy_value=unknown.copy(),
+        overridden=no,
+        fallback=~no,
+        reason=(reason,) * rows,
+        simulations=np.zeros(rows, np.int32),
+    )

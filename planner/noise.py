@@ -48,3 +48,27 @@ def normals(keys: np.ndarray, n: int) -> np.ndarray:
 def gumbels(keys: np.ndarray, n: int) -> np.ndarray:
     """Standard Gumbel numbers, ``float64 [M, n]``."""
     return -np.log(-np.log(uniforms(keys, n)))
+
+
+def shared(white: np.ndarray, share: float) -> np.ndarray:
+    """Noise of unit variance whose covariance over the H steps is s·11ᵀ + (1−s)·I, from white noise
+    ``[..., H, C]``; the share s of the variance moves all steps together."""
+    mean = white.mean(axis=-2, keepdims=True)
+    return (white - mean) * np.sqrt(1.0 - share) + mean * np.sqrt(1.0 - share + share * white.shape[-2])
+
+
+def coloured(white: np.ndarray, exponent: float) -> np.ndarray:
+    """Noise of unit variance whose power falls with the frequency as 1/f^β over the T steps, from white noise
+    ``[..., T, C]``; β = 0 returns it as it is (iCEM, Pinneri et al. 2020, arXiv 2008.06389, section 3.1).
+
+    A periodic filter: the lowest frequency stands in for frequency zero (Timmer & König 1995). The sum runs
+    over steps, so that a row's numbers are the same alone and in a batch.
+    """
+    steps = white.shape[-2]
+    frequency = np.maximum(np.fft.rfftfreq(steps), 1.0 / steps)
+    response = np.fft.irfft(frequency ** (-0.5 * exponent), steps)
+    response /= np.sqrt((response**2).sum())
+    result = np.zeros_like(white)
+    for lag in range(steps):
+        result += response[lag] * np.roll(white, lag, axis=-2)
+    return result

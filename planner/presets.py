@@ -10,22 +10,19 @@ from ..interfaces import ActionSpec, ForethoughtError, Planner, RewardModel, Wor
 from .backup import BACKUPS, Backup, MeanBackup, TemporalDifferenceMix
 from .best_of_n import BestOfN
 from .budget import Budget
+from .cross_entropy import cem, icem
 from .decision import DecisionRule
 from .gate import Gate, StateValue
-from .proposals import (
-    DEFAULT_AVERAGES,
-    AveragedKernels,
-    ChunkMemory,
-    DatasetKernels,
-    KernelProposals,
-    KernelSource,
-    PolicyKernels,
-    RetrievedKernels,
-)
+from .mixtures import kernel_proposals
+from .path_integral import mppi
+from .proposals import KernelProposals
 from .reuse import TreeReuse
 from .rules import inner_rule, root_rule
-from .search import Scoring, TreeSearch
+from .scoring import Scoring
+from .search import TreeSearch
 from .selection import DensityUcb, KernelRegression, ProgressiveWidening
+from .shooting import random_shooting
+from .sources import DEFAULT_AVERAGES, ChunkMemory, DatasetKernels
 
 
 def forethought(
@@ -47,6 +44,8 @@ def forethought(
     shared_noise: float = 0.85,
     rotation_scale: float = 0.4,
     flip_probability: float = 0.0,
+    primitive_share: float = 0.0,
+    primitive_reach: float = 0.5,
     root: str = "sequential_halving",
     inner: str = "puct",
     exploration: float = 1.25,
@@ -88,6 +87,8 @@ def forethought(
         shared_noise: Share of a kernel's variance common to all steps of a chunk.
         rotation_scale: Factor on the deviation of rotations.
         flip_probability: Probability that a candidate's binary gripper is inverted.
+        primitive_share: Share of all proposals that are motion primitives (see ``PrimitiveKernels``), [0, 1).
+        primitive_reach: Their translation command, as a share of the bound.
         root: Selection at the root: ``sequential_halving``, the same under Gumbel noise (``gumbel``), or
             ``puct``.
         inner: Selection below the root: ``puct``, or the improved policy of ``gumbel``.
@@ -124,6 +125,8 @@ def forethought(
             shared_noise=shared_noise,
             rotation_scale=rotation_scale,
             flip_probability=flip_probability,
+            primitive_share=primitive_share,
+            primitive_reach=primitive_reach,
         ),
         action_spec,
         budget=Budget(simulations, milliseconds),
@@ -277,48 +280,12 @@ PRESETS: dict[str, Callable[..., Planner]] = {
     "forethought": forethought,
     "vla_reasoner": vla_reasoner,
     "best_of_n": best_of_n,
+    "random_shooting": random_shooting,
+    "cem": cem,
+    "icem": icem,
+    "mppi": mppi,
 }
 """Presets by name."""
-
-
-def kernel_proposals(
-    action_spec: ActionSpec,
-    memory: ChunkMemory | None = None,
-    *,
-    memory_share: float = 0.5,
-    average_over: Sequence[int] | None = DEFAULT_AVERAGES,
-    neighbours: int = 16,
-    bandwidths: Sequence[float] = (0.02,),
-    shared_noise: float = 0.85,
-    rotation_scale: float = 0.4,
-    flip_probability: float = 0.0,
-) -> KernelProposals:
-    """The proposals of ``forethought``, whose arguments these are: kernels on the policy's samples and on
-    what the memory holds."""
-    if memory is not None and not 0.0 <= memory_share < 1.0:
-        raise ForethoughtError(
-            f"memory_share must lie in [0, 1): the policy's kernels keep the rest; got {memory_share}."
-        )
-    widths = tuple(float(width) for width in bandwidths)
-    sources: list[KernelSource] = [PolicyKernels(share=1.0, bandwidths=widths)]
-    if memory is not None and memory_share > 0.0:
-        sources = [
-            PolicyKernels(share=1.0 - memory_share, bandwidths=widths),
-            RetrievedKernels(memory, int(neighbours), share=memory_share, bandwidths=widths)
-            if average_over is None
-            else AveragedKernels(action_spec, memory, _numbers(average_over), memory_share, widths),
-        ]
-    return KernelProposals(
-        action_spec,
-        tuple(sources),
-        shared=shared_noise,
-        rotation_scale=rotation_scale,
-        flip_probability=flip_probability,
-    )
-
-
-def _numbers(values: Sequence[int]) -> tuple[int, ...]:
-    return tuple(int(value) for value in values)
 
 
 def _root_children(children: int | None, simulations: int | None, depth: int) -> int:

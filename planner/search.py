@@ -26,7 +26,7 @@ from .backup import Backup, TemporalDifferenceMix
 from .budget import Budget, Clock
 from .decision import DecisionRule, RootStatistics
 from .graft import INHERITED, Subtree, graft
-from .inputs import Inputs, checked
+from .inputs import Inputs, checked, without_search
 from .proposals import Context, Proposals
 from .scoring import Scoring
 from .selection import ProgressiveWidening, Puct, SelectionRule, SequentialHalving, Siblings
@@ -130,7 +130,10 @@ class TreeSearch:
             # No model is asked about a state that is not finite: another row's stands in, unheard.
             stand_in = int(alive.argmax())
             if not alive[stand_in]:
-                return self._without_search(inputs, encoded), None
+                decision = without_search(
+                    inputs, self.action_spec, "fallback: the encoded state is not finite"
+                )
+                return replace(decision, milliseconds={"encode": encoded, "search": 0.0}), None
             latent = latent[np.where(alive, np.arange(alive.size), stand_in)]
         alive = alive & inputs.whole
         inherited = None
@@ -374,24 +377,6 @@ class TreeSearch:
             instruction=tuple(run.instruction[row] for row in rows),
             seeds=run.seeds[rows],
             nodes=nodes,
-        )
-
-    def _without_search(self, inputs: Inputs, encoded: float) -> Decision:
-        """The policy's own chunks, when no row has a finite state."""
-        rows = inputs.whole.size
-        chunk = self.action_spec.clip(inputs.chunks[:, 0])
-        chunk[~inputs.whole] = inputs.own[~inputs.whole]
-        unknown, no = np.full(rows, np.nan, np.float32), np.zeros(rows, bool)
-        return Decision(
-            chunk=chunk,
-            slot=np.zeros(rows, np.int32),
-            value=unknown,
-            policy_value=unknown.copy(),
-            overridden=no,
-            fallback=~no,
-            reason=("fallback: the encoded state is not finite",) * rows,
-            simulations=np.zeros(rows, np.int32),
-            milliseconds={"encode": encoded, "search": 0.0},
         )
 
     def decide(self, run: Run, inputs: Inputs, alive: np.ndarray) -> Decision:
