@@ -84,16 +84,24 @@ def shipped_names() -> tuple[str, ...]:
 
 
 def find_folder(path_or_name: str | Path) -> Path:
-    """The folder that a path or a shipped name stands for."""
+    """The folder that a path or a shipped name stands for.
+
+    A folder of a shipped name in the working directory goes before the shipped one if it holds models.
+    """
     path = Path(path_or_name).expanduser()
+    shipped = SHIPPED / path.name
+    if path.name == str(path_or_name) and shipped.is_dir() and not _holds_models(path):
+        return shipped
     if path.is_dir():
         return path
-    if path.name == str(path_or_name) and (SHIPPED / path.name).is_dir():
-        return SHIPPED / path.name
     raise ForethoughtError(
         f"No models at {str(path_or_name)!r}: no such folder under {Path.cwd()}, and the shipped ones are "
         f"{list(shipped_names())}. Give a folder that `forethought train models` wrote, or a shipped name."
     )
+
+
+def _holds_models(path: Path) -> bool:
+    return (path / CONFIG).is_file() or any(path.glob("*.safetensors"))
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -98,8 +98,8 @@ def evaluate(config: DictConfig, invocation: Invocation, console: Console | None
         facts = {arm.name: store.facts(keys[arm.name], arm.name) for arm in arms}
     summary = {
         "name": str(config.name),
-        "command": shlex.join(invocation.command),
-        "overrides": list(invocation.overrides),
+        "command": shlex.join(shareable(invocation.command)),
+        "overrides": shareable(invocation.overrides),
         "date": time.strftime("%Y-%m-%d"),
         "benchmark": described,
         "init_states": str(config.init_states),
@@ -209,6 +209,12 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def shareable(words: Sequence[str]) -> list[str]:
+    """A command line without where its results went and without this machine's folders."""
+    split = [word.partition("=") for word in words if not word.startswith("out=")]
+    return [name + sign + _without_machine(value) for name, sign, value in split]
 
 
 def _without_machine(settings: Any) -> Any:

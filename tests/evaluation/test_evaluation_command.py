@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from forethought.experiments.evaluation.evaluate import shareable
+
 
 def test_arms_replace_groups_by_option_by_value_and_by_both(tmp_path):
     code = command.run_here(
@@ -30,6 +32,11 @@ def test_arms_replace_groups_by_option_by_value_and_by_both(tmp_path):
     assert settings["steady"]["choices"]["policy"] == "fake_steady"
     assert set(settings["steady"]["parts"]) == {"policy", "controller"}
     assert set(command.summary(tmp_path)["paired"]) == {"fake", "steady", "file", "value", "both"}
+
+
+def test_a_stored_command_knows_nothing_of_the_machine():
+    words = ["forethought", "eval", "models=/home/me/runs/mine", "out=/scratch/there", "seed=3"]
+    assert shareable(words) == ["forethought", "eval", "models=mine", "seed=3"]
 
 
 def test_summary_says_how_it_came_about(tmp_path):

@@ -66,6 +66,19 @@ def test_a_shipped_name_stands_for_its_folder(folder, parts, monkeypatch):
     assert folder.name in shipped_names()
 
 
+def test_a_shipped_name_is_not_hidden_by_a_folder_without_models(folder, monkeypatch, tmp_path):
+    shipped = tmp_path / "shipped"
+    (shipped / "mine").mkdir(parents=True)
+    here = tmp_path / "here"
+    (here / "mine").mkdir(parents=True)
+    monkeypatch.setattr(models, "SHIPPED", shipped)
+    monkeypatch.chdir(here)
+    assert models.find_folder("mine") == shipped / "mine"
+    assert models.find_folder("./mine").resolve() == here / "mine"
+    (here / "mine" / "value.safetensors").touch()
+    assert models.find_folder("mine").resolve() == here / "mine"
+
+
 def test_a_name_that_is_neither_folder_nor_shipped_lists_the_shipped_ones(folder, monkeypatch):
     monkeypatch.setattr(models, "SHIPPED", folder.parent)
     with pytest.raises(ForethoughtError, match=f"'nowhere'.*{folder.name}"):
