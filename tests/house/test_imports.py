@@ -39,6 +39,8 @@ OPTIONAL = {
     "msgpack": "serve",
     "mani_skill": "simpler",
     "packaging": "core, through hydra",
+    "jax": "an environment of its own, constraints-mctx.txt",
+    "mctx": "the same",
 }
 """Modules of extras: imported where they are used, inside functions."""
 
