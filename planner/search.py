@@ -25,6 +25,7 @@ from ..interfaces import (
 from .backup import Backup, TemporalDifferenceMix
 from .budget import Budget, Clock
 from .decision import DecisionRule, RootStatistics
+from .kernels import Carry, Walk, settle
 from .proposals import Context, Proposals
 from .selection import ProgressiveWidening, Puct, SelectionRule, SequentialHalving, Siblings
 from .tree import NONE, LatentPool, Tree, finite_rows
@@ -65,6 +66,8 @@ class Run:
         seeds: ``int64 [B]``.
         spent: Distinct evaluations, ``int64 [B]``.
         disqualified: Evaluations that were not finite, ``int64 [B]``.
+        walk: The compiled ``simulate``, or None where a rule has no compiled form.
+        carry: The compiled ``backward``, or None where the backup has no compiled form.
     """
 
     tree: Tree
@@ -74,6 +77,8 @@ class Run:
     seeds: np.ndarray
     spent: np.ndarray
     disqualified: np.ndarray
+    walk: Walk | None = None
+    carry: Carry | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +168,7 @@ class TreeSearch:
         pool = LatentPool(latent, batch * (1 + min(expected, 4096)))
         nothing = np.zeros(batch, np.int64)
         run = Run(tree, pool, samples, instruction, seeds, spent=nothing, disqualified=nothing.copy())
+        run.carry = Carry.of(self.backup, self._chunk_discount(run))
         tree.latent[:, 0] = pool.add(latent)
 
         clock.wave_begins()
@@ -173,6 +179,15 @@ class TreeSearch:
             tree.closed[:, 0] |= ~alive
 
         root_rule = self.root_rule or SequentialHalving(int(most) if most is not None else 4 * children)
+        run.walk = Walk.of(
+            root_rule,
+            self.inner_rule,
+            self.widening,
+            depth=self.depth,
+            root_children=int(tree.child_count[0, 0]),
+            inner_children=self.inner_children,
+            seeds=seeds,
+        )
         while True:
             width = np.where(tree.closed[:, 0], 0, np.minimum(self.wave, clock.remaining(run.spent)))
             if not width.any() or not clock.wave_begins():
@@ -206,6 +221,8 @@ class TreeSearch:
         blocked for the rest of the wave, so nothing is evaluated twice.
         """
         tree = run.tree
+        if run.walk is not None:
+            return run.walk(tree, width)
         blocked = tree.closed.copy()
         claimed: list[tuple[np.ndarray, np.ndarray]] = []
         fresh: list[tuple[np.ndarray, np.ndarray]] = []
@@ -297,35 +314,33 @@ class TreeSearch:
         tree, pool, scoring = run.tree, run.pool, self.scoring
         before = pool.take(tree.latent[rows, tree.parent[rows, nodes]])
         prediction = self.world_model.step(before, tree.chunk[rows, nodes])
-        tree.latent[rows, nodes] = pool.add(prediction.latent)
-        done = np.asarray(prediction.done, np.float64).reshape(-1)
-        disagreement = np.asarray(prediction.disagreement, np.float64).reshape(-1)
+        slots = pool.add(prediction.latent)
         score = self.reward_model.score(prediction.latent, [run.instruction[row] for row in rows])
-        value = np.asarray(score.value, np.float64).reshape(-1)
-        spread = np.asarray(score.spread, np.float64).reshape(-1)
-
-        certain = np.clip(done, 0.0, 1.0)
-        alive = value - scoring.pessimism * spread - scoring.disagreement * disagreement
-        good = (
-            np.isfinite(alive)
-            & np.isfinite(done)
-            & np.isfinite(disagreement)
-            & finite_rows(prediction.latent)
+        settle(
+            (tree.latent, tree.own, tree.spread, tree.done, tree.value, tree.closed, tree.depth),
+            rows,
+            nodes,
+            slots[0],
+            (
+                _flat(score.value),
+                _flat(score.spread),
+                _flat(prediction.disagreement),
+                _flat(prediction.done),
+                finite_rows(prediction.latent),
+            ),
+            (float(scoring.pessimism), float(scoring.disagreement), float(scoring.terminal)),
+            int(self.depth),
+            run.spent,
+            run.disqualified,
         )
-        tree.own[rows, nodes] = np.where(good, alive, -np.inf)
-        tree.spread[rows, nodes] = spread
-        tree.done[rows, nodes] = np.where(good, certain, 0.0)
-        # The end is absorbing and worth 1: the done-probability mixes that in.
-        tree.value[rows, nodes] = np.where(good, certain + (1.0 - certain) * alive, -np.inf)
-        ended = ~good | (certain >= scoring.terminal) | (tree.depth[rows, nodes] >= self.depth)
-        tree.closed[rows, nodes] = ended
-        np.add.at(run.spent, rows, 1)
-        np.add.at(run.disqualified, rows[~good], 1)
 
     def backward(self, run: Run, rows: np.ndarray, nodes: np.ndarray) -> None:
         """Turn the wave's virtual visits into visits and carry the new values up, deepest parents first."""
         tree = run.tree
-        discount = self.scoring.discount ** run.samples.shape[2]
+        if run.carry is not None:
+            run.carry(tree, rows, nodes)
+            return
+        discount = self._chunk_discount(run)
         counted = np.isfinite(tree.value[rows, nodes]).astype(np.int32)
         tree.visits[rows, nodes] += counted
         tree.pending[rows, nodes] = 0
@@ -338,6 +353,9 @@ class TreeSearch:
             self._refresh(tree, rows[here], parents, discount)
             nodes = np.where(here, tree.parent[rows, nodes], nodes)
             depth = np.where(here, level - 1, depth)
+
+    def _chunk_discount(self, run: Run) -> float:
+        return self.scoring.discount ** run.samples.shape[2]
 
     def _refresh(self, tree: Tree, rows: np.ndarray, nodes: np.ndarray, discount: float) -> None:
         """Recompute value and closedness of parents from their children."""
@@ -446,3 +464,7 @@ class TreeSearch:
                 visits=root.visits,
             ),
         )
+
+
+def _flat(numbers: np.ndarray) -> np.ndarray:
+    return np.asarray(numbers, np.float64).reshape(-1)

@@ -17,7 +17,7 @@ from rich.console import Console
 from ...interfaces import ForethoughtError
 from . import regret, table, timing
 from .peer import Peer
-from .problem import CLOCKS, Sizes
+from .problem import CLOCKS, NETWORKS, Sizes
 from .throughput import PROPOSALS, Setting, grid, linearity, measure, memory
 
 WIDTH = 120
@@ -36,6 +36,7 @@ def bench_planner(
     simulations: Sequence[int] = (64, 256, 1024, 4096),
     wave: Sequence[int] = (1, 8, 32),
     threads: Sequence[int | str] = (1, "all"),
+    networks: Sequence[str] = ("numpy", "torch"),
     latent: int = 128,
     hidden: int = 256,
     horizon: int = 8,
@@ -61,6 +62,7 @@ def bench_planner(
         simulations: Distinct evaluations of a decision and row.
         wave: Leaves of a row that are evaluated together.
         threads: Threads of the networks; ``all`` is every core.
+        networks: What multiplies their matrices: ``numpy``, ``torch``.
         latent, hidden, horizon, candidates: Sizes of the networks, of a chunk, and chunks of a node.
         repeats: Rounds of a setting at most.
         seconds: After which a cell of settings ends, once it has 3 rounds.
@@ -76,7 +78,7 @@ def bench_planner(
     Raises:
         ForethoughtError: A name is unknown, a number is not positive, or the peer is not there.
     """
-    check(sections, actions, clock, [*batch, *simulations, *wave, repeats, decisions, regret_rows])
+    check(sections, actions, networks, clock, [*batch, *simulations, *wave, repeats, decisions, regret_rows])
     console, sizes = Console(), Sizes(latent, hidden, horizon, candidates)
     if not console.is_terminal:
         console = Console(width=WIDTH)
@@ -89,7 +91,18 @@ def bench_planner(
 
     if "throughput" in sections:
         found["throughput"] = throughput(
-            console, sizes, actions, batch, simulations, wave, numbers, repeats, seconds, clock, peer
+            console,
+            sizes,
+            actions,
+            batch,
+            simulations,
+            wave,
+            numbers,
+            networks,
+            repeats,
+            seconds,
+            clock,
+            peer,
         )
         found["linearity"] = linearity(found["throughput"])
         console.print(table.speed(found["throughput"], found["linearity"]))
@@ -122,11 +135,18 @@ def bench_planner(
     return str(path)
 
 
-def check(sections: Sequence[str], actions: Sequence[str], clock: str, counts: Sequence[int]) -> None:
+def check(
+    sections: Sequence[str],
+    actions: Sequence[str],
+    networks: Sequence[str],
+    clock: str,
+    counts: Sequence[int],
+) -> None:
     """Refuses what cannot be measured."""
     for what, given, known in (
         ("sections", sections, SECTIONS),
         ("actions", actions, PROPOSALS),
+        ("networks", networks, NETWORKS),
         ("clock", [clock], CLOCKS),
     ):
         if unknown := [name for name in given if name not in known]:
@@ -165,6 +185,7 @@ def throughput(
     simulations: Sequence[int],
     wave: Sequence[int],
     threads: Sequence[int],
+    networks: Sequence[str],
     repeats: int,
     seconds: float,
     clock: str,
@@ -175,7 +196,7 @@ def throughput(
     for count in threads:
         with contextlib.ExitStack() as stack:
             other = stack.enter_context(Peer(peer, clock, count)) if peer else None
-            settings = grid(actions, batch, simulations, wave, [count], other is not None)
+            settings = grid(actions, batch, simulations, wave, [count], networks, other is not None)
             with console.status("measuring") as status:
                 for setting, measured in measure(
                     settings, sizes=sizes, repeats=repeats, seconds=seconds, clock=clock, peer=other
@@ -223,7 +244,7 @@ def on_gpu(
             "to_peer": None,
         }
         for setting, measured in measure(
-            grid(actions, batch, simulations, wave, [1], False),
+            grid(actions, batch, simulations, wave, [1], ["torch"], False),
             sizes=sizes,
             repeats=repeats,
             seconds=seconds,

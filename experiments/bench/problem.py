@@ -77,43 +77,21 @@ class Stopwatch:
         self.seconds[name] = self.seconds.get(name, 0.0) + self.now() - start
 
 
-class Mlp(nn.Module):
-    """A network with two hidden layers, for inference.
-
-    On the CPU its layers go through oneDNN with packed weights, which here takes half the time of the default
-    (MKL) from 64 rows on. XLA, below the peer, packs as well.
-    """
-
-    def __init__(self, inputs: int, hidden: int, outputs: int, device: str) -> None:
-        super().__init__()
-        widths = (inputs, hidden, hidden, outputs)
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths)).to(device).eval()
-        self._packed: list[tuple[torch.Tensor, torch.Tensor]] = []
-        if device == "cpu" and torch.backends.mkldnn.is_available():
-            pack = torch.ops.mkldnn._reorder_linear_weight
-            with torch.inference_mode():
-                self._packed = [(pack(layer.weight, None), layer.bias) for layer in self.layers]
-
-    @torch.inference_mode()
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        last = len(self.layers) - 1
-        if self._packed:
-            linear = torch.ops.mkldnn._linear_pointwise
-            for index, (weight, bias) in enumerate(self._packed):
-                x = linear(x, weight, bias, "none" if index == last else "relu", [], "")
-            return x
-        for index, layer in enumerate(self.layers):
-            x = layer(x) if index == last else torch.relu(layer(x))
-        return x
+def layers(inputs: int, hidden: int, outputs: int, seed: int) -> nn.Sequential:
+    """A network with two hidden layers and random weights."""
+    torch.manual_seed(seed)
+    parts: list[nn.Module] = []
+    for a, b in pairwise((inputs, hidden, hidden, outputs)):
+        parts += [nn.Linear(a, b), nn.ReLU()]
+    return nn.Sequential(*parts[:-1]).eval()
 
 
-class MlpWorld:
+class TorchWorld:
     """Dynamics ``tanh(MLP(latent, chunk))``; the proprioception of an observation is the latent."""
 
-    def __init__(self, sizes: Sizes, device: str = "cpu", seed: int = 0) -> None:
-        torch.manual_seed(seed)
+    def __init__(self, sizes: Sizes, device: str = "cpu") -> None:
         self.device = torch.device(device)
-        self.net = Mlp(sizes.latent + sizes.horizon * ARM.size, sizes.hidden, sizes.latent, device)
+        self.net = layers(sizes.latent + sizes.horizon * ARM.size, sizes.hidden, sizes.latent, 0).to(device)
 
     def encode(self, observation: Observation) -> Latent:
         return torch.as_tensor(observation.proprioception, device=self.device)
@@ -126,17 +104,69 @@ class MlpWorld:
         return Prediction(after, zero, zero)
 
 
-class MlpValue:
+class TorchValue:
     """Value ``sigmoid(MLP(latent))``."""
 
-    def __init__(self, sizes: Sizes, device: str = "cpu", seed: int = 1) -> None:
-        torch.manual_seed(seed)
-        self.net = Mlp(sizes.latent, sizes.hidden, 1, device)
+    def __init__(self, sizes: Sizes, device: str = "cpu") -> None:
+        self.net = layers(sizes.latent, sizes.hidden, 1, 1).to(device)
 
     @torch.inference_mode()
     def score(self, latent: Latent, instruction: Sequence[str]) -> Score:
         value = torch.sigmoid(self.net(torch.as_tensor(latent))).squeeze(1).cpu().numpy()
         return Score(value, np.zeros(len(value), np.float32))
+
+
+class NumpyMlp:
+    """The same weights multiplied by NumPy's BLAS: torch's (MKL) does without AVX-512 on other makers'
+    processors, and a call costs more. XLA, below the peer, has neither handicap."""
+
+    def __init__(self, net: nn.Sequential) -> None:
+        linear = [part for part in net if isinstance(part, nn.Linear)]
+        self.weights = [np.ascontiguousarray(part.weight.detach().numpy().T) for part in linear]
+        self.biases = [part.bias.detach().numpy() for part in linear]
+        self._scratch = [np.empty((0, bias.size), np.float32) for bias in self.biases[:-1]]
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        if len(self._scratch[0]) < len(x):  # fresh pages would cost as much as the sums
+            self._scratch = [np.empty((len(x), bias.size), np.float32) for bias in self.biases[:-1]]
+        for weight, bias, scratch in zip(self.weights, self.biases, self._scratch):
+            x = np.matmul(x, weight, out=scratch[: len(x)])
+            x += bias
+            np.maximum(x, 0.0, out=x)
+        return x @ self.weights[-1] + self.biases[-1]
+
+
+class NumpyWorld:
+    """``TorchWorld`` in NumPy, on the CPU."""
+
+    def __init__(self, sizes: Sizes, device: str = "cpu") -> None:
+        self.net = NumpyMlp(TorchWorld(sizes).net)
+
+    def encode(self, observation: Observation) -> Latent:
+        return observation.proprioception
+
+    def step(self, latent: Latent, chunks: np.ndarray) -> Prediction:
+        both = np.concatenate([np.asarray(latent), chunks.reshape(len(chunks), -1)], axis=1)
+        after, zero = self.net(both), np.zeros(len(chunks), np.float32)
+        return Prediction(np.tanh(after, out=after), zero, zero)
+
+
+class NumpyValue:
+    """``TorchValue`` in NumPy, on the CPU."""
+
+    def __init__(self, sizes: Sizes, device: str = "cpu") -> None:
+        self.net = NumpyMlp(TorchValue(sizes).net)
+
+    def score(self, latent: Latent, instruction: Sequence[str]) -> Score:
+        value = 1.0 / (1.0 + np.exp(-self.net(np.asarray(latent))[:, 0]))
+        return Score(value, np.zeros(len(value), np.float32))
+
+
+NETWORKS: dict[str, tuple[Callable[..., WorldModel], Callable[..., RewardModel]]] = {
+    "numpy": (NumpyWorld, NumpyValue),
+    "torch": (TorchWorld, TorchValue),
+}
+"""World model and value by what multiplies their matrices."""
 
 
 @dataclass(eq=False)

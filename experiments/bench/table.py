@@ -11,8 +11,8 @@ from rich.table import Table
 def speed(rows: Sequence[Mapping[str, Any]], linearity: float | None, title: str = "Speed") -> Table:
     """Distinct evaluations per second by setting, with the shares of the time and the ratio to the peer."""
     table = Table(title=title, caption=_caption(linearity))
-    for name in ("threads", "actions", "B", "simulations", "wave"):
-        table.add_column(name, justify="left" if name == "actions" else "right")
+    for name in ("threads", "actions", "B", "simulations", "wave", "by"):
+        table.add_column(name, justify="left" if name in ("actions", "by") else "right")
     for name in ("evaluations/s", "µs each", "to mctx", "network", "gather", "sampling", "tree"):
         table.add_column(name, justify="right")
     before = None
@@ -27,7 +27,8 @@ def speed(rows: Sequence[Mapping[str, Any]], linearity: float | None, title: str
             row["actions"],
             str(row["batch"]),
             str(row["simulations"]),
-            "mctx" if wave is None else str(wave),
+            "" if wave is None else str(wave),
+            row["network"] or "mctx",
             f"{row['per_second']:,.0f}",
             f"{1e6 / row['per_second']:.1f}",
             "" if ratio is None or wave is None else f"{ratio:.2f}x",

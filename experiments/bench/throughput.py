@@ -17,8 +17,7 @@ from .peer import Peer
 from .problem import (
     ARM,
     CLOCKS,
-    MlpValue,
-    MlpWorld,
+    NETWORKS,
     Sizes,
     Stopwatch,
     TimedProposals,
@@ -47,6 +46,7 @@ class Setting:
         batch: Trees side by side.
         simulations: Of one decision and row.
         wave: Leaves of a row that are evaluated together; None for the peer, which has no waves.
+        network: A name of ``NETWORKS``; None for the peer, whose networks are XLA's.
         threads: Of the networks.
     """
 
@@ -55,6 +55,7 @@ class Setting:
     simulations: int
     wave: int | None
     threads: int
+    network: str | None = "numpy"
 
 
 @dataclass
@@ -87,20 +88,23 @@ def grid(
     simulations: Sequence[int],
     wave: Sequence[int],
     threads: Sequence[int],
+    networks: Sequence[str],
     with_peer: bool,
 ) -> list[Setting]:
-    """All settings; those of the peer have no wave."""
-    waves: list[int | None] = [*([None] if with_peer else []), *wave]
-    cells = itertools.product(threads, actions, batch, simulations, waves)
-    return [Setting(a, b, n, w, t) for t, a, b, n, w in cells]
+    """All settings; the peer's have neither wave nor network of ours."""
+    kinds: list[tuple[int | None, str | None]] = [(None, None)] if with_peer else []
+    kinds += list(itertools.product(wave, networks))
+    cells = itertools.product(threads, actions, batch, simulations, kinds)
+    return [Setting(a, b, n, w, t, net) for t, a, b, n, (w, net) in cells]
 
 
 def timed_search(setting: Setting, sizes: Sizes, watch: Stopwatch, device: str = "cpu") -> TimedSearch:
     """The planner that a setting describes, with random weights."""
-    assert setting.wave is not None
+    assert setting.wave is not None and setting.network is not None
+    world, value = NETWORKS[setting.network]
     return TimedSearch(
-        TimedWorld(MlpWorld(sizes, device), watch),
-        TimedReward(MlpValue(sizes, device), watch),
+        TimedWorld(world(sizes, device), watch),
+        TimedReward(value(sizes, device), watch),
         TimedProposals(PROPOSALS[setting.actions](), watch),
         ARM,
         budget=Budget(simulations=setting.simulations),
@@ -128,12 +132,15 @@ def measure(
     A cell ends after ``repeats`` rounds, or after 3 once it has taken ``seconds``. The first decision of each
     setting is not counted.
     """
+    from threadpoolctl import threadpool_limits
+
     now = CLOCKS[clock]
     before = torch.get_num_threads()
     try:
         for _, group in itertools.groupby(settings, lambda s: (s.threads, s.actions, s.batch, s.simulations)):
             cell = list(group)
             torch.set_num_threads(cell[0].threads)
+            threadpool_limits(cell[0].threads, "blas")
             watch = Stopwatch(now)
             asked = question(sizes, cell[0].batch)
             planners = {s: timed_search(s, sizes, watch, device) for s in cell if s.wave is not None}
@@ -164,6 +171,7 @@ def measure(
             yield from found.items()
     finally:
         torch.set_num_threads(before)
+        threadpool_limits(before, "blas")
 
 
 def shares(seconds: dict[str, float], whole: float) -> dict[str, float]:
@@ -212,7 +220,9 @@ def linearity(rows: Sequence[dict[str, Any]]) -> float | None:
     worst: float | None = None
     own = [row for row in rows if row["wave"] is not None]
     for row in own:
-        same = [r for r in own if all(r[k] == row[k] for k in ("actions", "batch", "wave", "threads"))]
+        same = [
+            r for r in own if all(r[k] == row[k] for k in ("actions", "batch", "wave", "threads", "network"))
+        ]
         same.sort(key=lambda r: r["simulations"])
         if len(same) < 2:
             continue

@@ -14,7 +14,7 @@ from ...interfaces import Latent, Prediction
 from ...planner import Budget, ChunkSpace, PolicySamples, TreeSearch
 from ...planner.budget import Clock
 from ...planner.density import log_density
-from .problem import ARM, CLOCKS, MlpValue, MlpWorld, Sizes, question
+from .problem import ARM, CLOCKS, NumpyValue, NumpyWorld, Sizes, question
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ClockedBudget(Budget):
         return super().start(CLOCKS[self.clock])
 
 
-class SlowWorld(MlpWorld):
+class SlowWorld(NumpyWorld):
     """Takes at least so many milliseconds a call, busy all the while."""
 
     def __init__(self, sizes: Sizes, milliseconds: float, clock: str) -> None:
@@ -49,7 +49,7 @@ def milliseconds_kept(
     now = CLOCKS[clock]
     planner = TreeSearch(
         SlowWorld(sizes, wave_takes, clock),
-        MlpValue(sizes),
+        NumpyValue(sizes),
         PolicySamples(ARM),
         ARM,
         budget=ClockedBudget(milliseconds=budget, clock=clock),
