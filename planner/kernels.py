@@ -363,6 +363,38 @@ def _score_halving(
 
 
 @njit(cache=True)
+def gather(
+    parent: np.ndarray, latent: np.ndarray, chunk: np.ndarray, rows: np.ndarray, nodes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Latent slots ``[L]`` of the parents of nodes (rows ``[L]``, nodes ``[L]``), and the nodes' chunks."""
+    slots = np.empty(rows.size, np.int64)
+    chunks = np.empty((rows.size, *chunk.shape[2:]), chunk.dtype)
+    for i in range(rows.size):
+        slots[i] = latent[rows[i], parent[rows[i], nodes[i]]]
+        chunks[i] = chunk[rows[i], nodes[i]]
+    return slots, chunks
+
+
+@njit(cache=True)
+def scatter(
+    arrays: Any,
+    rows: np.ndarray,
+    nodes: np.ndarray,
+    chunks: np.ndarray,
+    source: np.ndarray,
+    prior: np.ndarray,
+) -> None:
+    """Write the candidates of nodes (rows ``[R]``, nodes ``[R]``) to their children."""
+    first_child, tree_chunk, tree_source, tree_prior = arrays
+    for i in range(rows.size):
+        first = first_child[rows[i], nodes[i]]
+        for k in range(chunks.shape[1]):
+            tree_chunk[rows[i], first + k] = chunks[i, k]
+            tree_source[rows[i], first + k] = source[i, k]
+            tree_prior[rows[i], first + k] = prior[i, k]
+
+
+@njit(cache=True)
 def settle(
     arrays: Any,
     rows: np.ndarray,

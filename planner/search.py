@@ -25,7 +25,7 @@ from ..interfaces import (
 from .backup import Backup, TemporalDifferenceMix
 from .budget import Budget, Clock
 from .decision import DecisionRule, RootStatistics
-from .kernels import Carry, Walk, settle
+from .kernels import Carry, Walk, gather, scatter, settle
 from .proposals import Context, Proposals
 from .selection import ProgressiveWidening, Puct, SelectionRule, SequentialHalving, Siblings
 from .tree import NONE, LatentPool, Tree, finite_rows
@@ -302,20 +302,24 @@ class TreeSearch:
                 f"Below the root, proposals must offer inner_children={self.inner_children} chunks; "
                 f"got {proposed.chunks.shape[1]}. Lower inner_children, or search at depth 1."
             )
-        block = rows[:, None], tree.children(rows, nodes)
-        tree.chunk[block] = proposed.chunks
-        tree.source[block] = proposed.source
-        tree.prior[block] = proposed.prior
+        scatter(
+            (tree.first_child, tree.chunk, tree.source, tree.prior),
+            rows,
+            nodes,
+            np.ascontiguousarray(proposed.chunks, np.float32),
+            np.ascontiguousarray(proposed.source, np.int8),
+            np.ascontiguousarray(proposed.prior, np.float64),
+        )
 
     def evaluate(self, run: Run, rows: np.ndarray, nodes: np.ndarray) -> None:
         """Predict and score nodes (rows ``[L]``, nodes ``[L]``, distinct) in one call of each model."""
         if not rows.size:
             return
         tree, pool, scoring = run.tree, run.pool, self.scoring
-        before = pool.take(tree.latent[rows, tree.parent[rows, nodes]])
-        prediction = self.world_model.step(before, tree.chunk[rows, nodes])
+        parents, chunks = gather(tree.parent, tree.latent, tree.chunk, rows, nodes)
+        prediction = self.world_model.step(pool.take(parents), chunks)
         slots = pool.add(prediction.latent)
-        score = self.reward_model.score(prediction.latent, [run.instruction[row] for row in rows])
+        score = self.reward_model.score(prediction.latent, [run.instruction[row] for row in rows.tolist()])
         settle(
             (tree.latent, tree.own, tree.spread, tree.done, tree.value, tree.closed, tree.depth),
             rows,

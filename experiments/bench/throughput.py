@@ -77,9 +77,9 @@ class Measured:
         return statistics.median(n / max(s, 1e-9) for n, s in zip(self.evaluated, self.seconds))
 
     def shares(self) -> dict[str, float]:
-        """Median share of the time by part."""
+        """Mean share of the time by part."""
         names = self.parts[0] if self.parts else {}
-        return {name: statistics.median(part[name] for part in self.parts) for name in names}
+        return {name: statistics.fmean(part[name] for part in self.parts) for name in names}
 
 
 def grid(
