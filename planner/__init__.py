@@ -3,8 +3,9 @@
     planner = forethought(world_model, reward_model, action_spec=spec, memory=memory, simulations=32)
     decision = planner.plan(observation, samples, seeds)
 
-``presets`` are the planners by name. ``search`` holds the algorithm; ``proposals``, ``selection``,
-``backup``, ``budget`` and ``decision`` each hold one of its choices; ``tree`` the arrays it works on.
+``presets`` are the planners by name. ``search`` holds the algorithm; ``proposals``, ``selection`` (by name in
+``rules``), ``scoring``, ``backup``, ``budget`` and ``decision`` each hold one of its choices; ``tree`` the
+arrays it works on. ``reuse`` and ``gate`` wrap a planner, ``explain`` puts a decision into words.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from .best_of_n import BestOfN
 from .budget import Budget
 from .chunk_space import ChunkSpace
 from .decision import DecisionRule
+from .explain import explain
+from .gate import Gate, StateValue
 from .presets import PRESETS, best_of_n, forethought, vla_reasoner
 from .proposals import (
     AveragedKernels,
@@ -28,7 +31,10 @@ from .proposals import (
     RetrievedKernels,
     running_averages,
 )
-from .search import Scoring, TreeSearch
+from .reuse import TreeReuse, latent_distance
+from .rules import INNER_RULES, ROOT_RULES, ImprovedPolicy
+from .scoring import Scoring
+from .search import TreeSearch
 from .selection import (
     DensityUcb,
     KernelRegression,
@@ -41,7 +47,9 @@ from .tree import LatentPool, Tree
 
 __all__ = [
     "BACKUPS",
+    "INNER_RULES",
     "PRESETS",
+    "ROOT_RULES",
     "AveragedKernels",
     "Backup",
     "BestOfN",
@@ -52,6 +60,8 @@ __all__ = [
     "DatasetKernels",
     "DecisionRule",
     "DensityUcb",
+    "Gate",
+    "ImprovedPolicy",
     "KernelProposals",
     "KernelRegression",
     "LatentPool",
@@ -67,11 +77,15 @@ __all__ = [
     "Scoring",
     "SelectionRule",
     "SequentialHalving",
+    "StateValue",
     "TemporalDifferenceMix",
     "Tree",
+    "TreeReuse",
     "TreeSearch",
     "best_of_n",
+    "explain",
     "forethought",
+    "latent_distance",
     "running_averages",
     "vla_reasoner",
 ]

@@ -16,6 +16,7 @@ from numba import njit
 
 from .backup import Backup, MaximumBackup, MeanBackup, TemporalDifferenceMix
 from .noise import gumbels, stream_keys
+from .rules import ImprovedPolicy
 from .selection import (
     DensityUcb,
     ProgressiveWidening,
@@ -61,6 +62,10 @@ RULES: dict[type, Callable[[Any, int, np.ndarray], RuleKernel]] = {
     Puct: lambda rule, children, seeds: RuleKernel(PUCT, np.array([rule.exploration, 0.0])),
     DensityUcb: lambda rule, children, seeds: RuleKernel(DENSITY_UCB, np.array([rule.exploration, 0.0])),
     SequentialHalving: _halving,
+    # Halving whose schedule is over.
+    ImprovedPolicy: lambda rule, children, seeds: RuleKernel(
+        HALVING, np.array([rule.visit_offset, rule.value_scale])
+    ),
 }
 """By exact type: a subclass may score otherwise."""
 
@@ -107,7 +112,7 @@ class Walk:
         seeds: np.ndarray,
     ) -> Walk | None:
         """The walk under these rules, or None where one of them has no compiled form."""
-        if type(root) not in RULES or type(inner) not in RULES or type(inner) is SequentialHalving:
+        if type(root) not in RULES or type(inner) not in RULES:
             return None
         if type(widening) is not ProgressiveWidening:
             return None
@@ -136,7 +141,7 @@ class Walk:
             self._blocked,
             width,
             (root.kind, root.constants, root.schedule, root.noise),
-            (inner.kind, inner.constants),
+            (inner.kind, inner.constants, inner.schedule, inner.noise),
             self._widening,
             self._depth,
             self._children,
@@ -234,15 +239,12 @@ def _walk(
                     pending[row, block],
                     score[:count],
                 )
-                if node == 0:
-                    kind, constants, schedule, noise = root
-                    if kind == HALVING:
-                        noise_row = noise[min(row, noise.shape[0] - 1)]
-                        _score_halving(arrays, own[row, node], constants, schedule, noise_row)
-                    else:
-                        _score(kind, arrays, own[row, node], constants)
+                kind, constants, schedule, noise = root if node == 0 else inner
+                if kind == HALVING:
+                    noise_row = noise[min(row, noise.shape[0] - 1)]
+                    _score_halving(arrays, own[row, node], constants, schedule, noise_row)
                 else:
-                    _score(inner[0], arrays, own[row, node], inner[1])
+                    _score(kind, arrays, own[row, node], constants)
                 node = first + _best(score, blocked[row, block], open_children)
                 if latent[row, node] == NONE:
                     blocked[row, node] = True
@@ -395,41 +397,62 @@ def scatter(
 
 
 @njit(cache=True)
+def judge(
+    value: np.ndarray,
+    spread: np.ndarray,
+    disagreement: np.ndarray,
+    done: np.ndarray,
+    whole: np.ndarray,
+    weights: tuple[float, float, float],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """``Scoring.judge`` of numbers ``float64 [M]`` and whether the latent is finite, ``bool [M]``: own and
+    backed-up scores, done-probabilities, who qualifies and who ended. ``weights`` are the pessimism, the
+    weight of the disagreement, and the done-probability that ends."""
+    pessimism, distrust, terminal = weights
+    own, scores, certain = np.empty(value.size), np.empty(value.size), np.empty(value.size)
+    qualified, ended = np.empty(value.size, np.bool_), np.empty(value.size, np.bool_)
+    for i in range(value.size):
+        alive = value[i] - pessimism * spread[i] - distrust * disagreement[i]
+        good = whole[i] and math.isfinite(alive) and math.isfinite(done[i]) and math.isfinite(disagreement[i])
+        likely = min(max(done[i], 0.0), 1.0) if good else 0.0
+        own[i] = alive if good else -np.inf
+        # The end is absorbing and worth 1: the done-probability mixes that in.
+        scores[i] = likely + (1.0 - likely) * alive if good else -np.inf
+        certain[i], qualified[i], ended[i] = likely, good, not good or likely >= terminal
+    return own, scores, certain, qualified, ended
+
+
+@njit(cache=True)
 def settle(
-    arrays: Any,
+    numbers: Any,
+    states: Any,
     rows: np.ndarray,
     nodes: np.ndarray,
     first_slot: int,
-    predicted: Any,
-    weights: tuple[float, float, float],
+    judged: Any,
+    facts: Any,
     max_depth: int,
-    spent: np.ndarray,
-    disqualified: np.ndarray,
 ) -> None:
     """Write what the models said about nodes (rows ``[L]``, nodes ``[L]``); see ``TreeSearch.evaluate``.
 
-    ``predicted`` holds value, spread, disagreement, done and whether the latent is finite, each ``[L]``;
-    ``weights`` the pessimism, the weight of the disagreement, and the done-probability that ends.
+    ``judged`` holds own and backed-up scores, spread, done and disagreement, each ``float64 [L]``; ``facts``
+    who qualifies and who ended, ``bool [L]``.
     """
-    latent, own, spread, done, value, closed, depth = arrays
-    values, spreads, disagreements, dones, whole = predicted
-    pessimism, distrust, terminal = weights
+    latent, own, value, spread, done, disagreement = numbers
+    closed, depth, spent, disqualified = states
+    owns, values, spreads, dones, disagreements = judged
+    qualified, ended = facts
     for i in range(rows.size):
         row, node = rows[i], nodes[i]
-        alive = values[i] - pessimism * spreads[i] - distrust * disagreements[i]
-        good = (
-            whole[i] and math.isfinite(alive) and math.isfinite(dones[i]) and math.isfinite(disagreements[i])
-        )
-        certain = min(max(dones[i], 0.0), 1.0) if good else 0.0
         latent[row, node] = first_slot + i
-        own[row, node] = alive if good else -np.inf
+        own[row, node] = owns[i]
+        value[row, node] = values[i]
         spread[row, node] = spreads[i]
-        done[row, node] = certain
-        # The end is absorbing and worth 1: the done-probability mixes that in.
-        value[row, node] = certain + (1.0 - certain) * alive if good else -np.inf
-        closed[row, node] = not good or certain >= terminal or depth[row, node] >= max_depth
+        done[row, node] = dones[i]
+        disagreement[row, node] = disagreements[i]
+        closed[row, node] = ended[i] or depth[row, node] >= max_depth
         spent[row] += 1
-        if not good:
+        if not qualified[i]:
             disqualified[row] += 1
 
 

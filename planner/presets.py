@@ -11,6 +11,7 @@ from .backup import BACKUPS, Backup, MeanBackup, TemporalDifferenceMix
 from .best_of_n import BestOfN
 from .budget import Budget
 from .decision import DecisionRule
+from .gate import Gate, StateValue
 from .proposals import (
     DEFAULT_AVERAGES,
     AveragedKernels,
@@ -21,8 +22,10 @@ from .proposals import (
     PolicyKernels,
     RetrievedKernels,
 )
+from .reuse import TreeReuse
+from .rules import inner_rule, root_rule
 from .search import Scoring, TreeSearch
-from .selection import DensityUcb, KernelRegression, ProgressiveWidening, Puct, SelectionRule
+from .selection import DensityUcb, KernelRegression, ProgressiveWidening
 
 
 def forethought(
@@ -44,6 +47,8 @@ def forethought(
     shared_noise: float = 0.85,
     rotation_scale: float = 0.4,
     flip_probability: float = 0.0,
+    root: str = "sequential_halving",
+    inner: str = "puct",
     exploration: float = 1.25,
     kernel_regression: float | None = None,
     backup: str = "td_mix",
@@ -55,6 +60,9 @@ def forethought(
     visit_fraction: float = 0.25,
     confidence: float = 0.0,
     policy_weight: float = 0.0,
+    reuse: bool = False,
+    gate_spread: float | None = None,
+    gate_drop: float | None = None,
 ) -> Planner:
     """Our planner: kernels on the policy's chunks and on averages of retrieved ones, sequential halving,
     TD-mix backup, decision by value.
@@ -80,7 +88,10 @@ def forethought(
         shared_noise: Share of a kernel's variance common to all steps of a chunk.
         rotation_scale: Factor on the deviation of rotations.
         flip_probability: Probability that a candidate's binary gripper is inverted.
-        exploration: c of PUCT below the root.
+        root: Selection at the root: ``sequential_halving``, the same under Gumbel noise (``gumbel``), or
+            ``puct``.
+        inner: Selection below the root: ``puct``, or the improved policy of ``gumbel``.
+        exploration: c of PUCT.
         kernel_regression: Width of the kernel by which inner siblings share statistics, or None for no
             sharing.
         backup: ``td_mix``, ``max`` or ``mean``.
@@ -92,11 +103,15 @@ def forethought(
         visit_fraction: Share of the most visited child's visits that a child needs to be chosen.
         confidence: z of the lower confidence bound; 0 compares the values.
         policy_weight: α of the injection; 0 executes the chunk found.
+        reuse: Whether the next decision starts from what came true of this one's tree; needs depth >= 2.
+        gate_spread: Spread of the policy's samples from which a decision is searched at all; see ``Gate``.
+        gate_drop: Loss of the state's value from which it is. With neither, every decision is searched.
     """
-    inner: SelectionRule = Puct(exploration)
+    below = inner_rule(inner, exploration=exploration)
     if kernel_regression is not None:
-        inner = KernelRegression(inner, action_spec, kernel_regression)
-    return TreeSearch(
+        below = KernelRegression(below, action_spec, kernel_regression)
+    candidates = _root_children(children, simulations, depth)
+    search = TreeSearch(
         world_model,
         reward_model,
         kernel_proposals(
@@ -112,11 +127,12 @@ def forethought(
         ),
         action_spec,
         budget=Budget(simulations, milliseconds),
-        children=_root_children(children, simulations, depth),
+        children=candidates,
         depth=depth,
         inner_children=inner_children,
         wave=wave,
-        inner_rule=inner,
+        root_rule=root_rule(root, children=candidates, simulations=simulations, exploration=exploration),
+        inner_rule=below,
         backup=_backup(backup, beta),
         scoring=Scoring(pessimism=pessimism, disagreement=disagreement, discount=discount),
         decision=DecisionRule(
@@ -125,6 +141,18 @@ def forethought(
             confidence=confidence,
             policy_weight=policy_weight,
         ),
+    )
+    planner = TreeReuse(search) if reuse else search
+    if gate_spread is None and gate_drop is None:
+        return planner
+    return Gate(
+        planner,
+        action_spec,
+        StateValue(world_model, reward_model, pessimism),
+        spread=gate_spread,
+        drop=gate_drop,
+        shared=shared_noise,
+        rotation_scale=rotation_scale,
     )
 
 

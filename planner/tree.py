@@ -27,6 +27,7 @@ _FIELDS: tuple[tuple[str, Any, Any], ...] = (
     ("own", np.float64, np.nan),
     ("spread", np.float64, 0.0),
     ("done", np.float64, 0.0),
+    ("disagreement", np.float32, 0.0),
     ("value", np.float64, np.nan),
     ("closed", np.bool_, False),
 )
@@ -38,7 +39,7 @@ class Tree:
 
     The children of a node are contiguous: ``first_child .. first_child + child_count``. Arrays are ``[B, N]``
     with N the nodes reserved so far; in row b the first ``size[b]`` are in use, node 0 being the root. A node
-    takes 66 bytes and its chunk (4·H·A), beside its latent.
+    takes 78 bytes and its chunk (4·H·A), beside its latent.
 
     Attributes:
         size: Nodes in use, ``int64 [B]``.
@@ -56,6 +57,7 @@ class Tree:
             scored.
         spread: The reward model's spread at the node, ``float64``.
         done: Probability that the episode ended in success on the way here from the parent, ``float64``.
+        disagreement: The world model's disagreement about the node's state, ``float32``.
         value: Backed-up value v(s), ``float64``; NaN before evaluation, −inf when disqualified.
         closed: ``bool``: nothing is left to evaluate at or below this node.
     """
@@ -72,6 +74,7 @@ class Tree:
     own: np.ndarray
     spread: np.ndarray
     done: np.ndarray
+    disagreement: np.ndarray
     value: np.ndarray
     closed: np.ndarray
 

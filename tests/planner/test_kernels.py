@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from planner_fakes import ARM, ArmWorld, FunctionReward, FunctionWorld, NearTarget, observe, policy_samples
 
+from forethought.interfaces import ForethoughtError
 from forethought.planner import (
     Budget,
     DensityUcb,
+    ImprovedPolicy,
     KernelProposals,
     KernelRegression,
     MaximumBackup,
@@ -30,7 +32,7 @@ ROOT_RULES = {
     "puct": Puct(),
     "density": DensityUcb(),
 }
-INNER_RULES = {"puct": Puct(), "density": DensityUcb()}
+INNER_RULES = {"puct": Puct(), "density": DensityUcb(), "improved": ImprovedPolicy()}
 BACKUPS = {"mix": TemporalDifferenceMix(), "max": MaximumBackup(), "mean": MeanBackup()}
 
 
@@ -45,7 +47,8 @@ def trees(planner: TreeSearch, rows: int = 3, seed: int = 4):
     observation = observe(state)
     clock = planner.budget.start()
     latent = planner.world_model.encode(observation)
-    return planner.search(latent, observation.instruction, samples.chunks, np.arange(rows) + seed, clock)
+    seeds = np.arange(rows) + seed
+    return planner.search(latent, observation.instruction, samples.chunks, seeds, clock)
 
 
 def without_kernels(monkeypatch) -> None:
@@ -122,6 +125,15 @@ def test_a_rule_without_a_compiled_form_takes_the_array_form():
     assert trees(search(inner_rule=KernelRegression(Puct(), ARM))).walk is None
     assert trees(search(inner_rule=Careful())).walk is None
     assert trees(search(root_rule=Careful())).walk is None
+
+
+def test_a_model_that_answers_for_too_few_states_is_said():
+    class Short(ArmWorld):
+        def step(self, latent, chunks):
+            return super().step(latent[:-1], chunks[:-1])
+
+    with pytest.raises(ForethoughtError, match="asked about 27 states and predicted 26"):
+        trees(dataclasses.replace(search(), world_model=Short()))
 
 
 def test_a_row_does_not_depend_on_its_neighbours():
