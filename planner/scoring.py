@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..interfaces import ForethoughtError, Prediction, Score
-from .kernels import judge
+from .settling import judge
 from .tree import finite_rows
 
 

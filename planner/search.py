@@ -27,10 +27,11 @@ from .budget import Budget, Clock
 from .decision import DecisionRule, RootStatistics
 from .graft import INHERITED, Subtree, graft
 from .inputs import Inputs, checked
-from .kernels import Carry, Walk, gather, scatter, settle
+from .kernels import Walk
 from .proposals import Context, Proposals
 from .scoring import Scoring
 from .selection import ProgressiveWidening, Puct, SelectionRule, SequentialHalving, Siblings
+from .settling import Carry, gather, scatter, settle
 from .tree import NONE, LatentPool, Tree, finite_rows
 
 

@@ -23,7 +23,8 @@ from forethought.planner import (
     TemporalDifferenceMix,
     TreeSearch,
 )
-from forethought.planner.kernels import Carry, Walk
+from forethought.planner.kernels import Walk
+from forethought.planner.settling import Carry
 
 ROOT_RULES = {
     "halving": None,
