@@ -9,40 +9,32 @@ from __future__ import annotations
 
 import numpy as np
 
-# SplitMix64: an additive sequence with a golden-ratio step, then two multiply-xorshift rounds
-# (Steele et al. 2014).
-_STEP = np.uint64(0x9E3779B97F4A7C15)
-_FIRST = np.uint64(0xBF58476D1CE4E5B9)
-_SECOND = np.uint64(0x94D049BB133111EB)
-
-
-def _mix(state: np.ndarray) -> np.ndarray:
-    state = (state ^ (state >> np.uint64(30))) * _FIRST
-    state = (state ^ (state >> np.uint64(27))) * _SECOND
-    return state ^ (state >> np.uint64(31))
+from . import drawing
 
 
 def stream_keys(seeds: np.ndarray, stream: np.ndarray | int) -> np.ndarray:
     """Keys ``uint64 [M]`` of stream numbers ``[M]`` (or one for all) under ``int64 [M]`` seeds."""
-    seeds = np.atleast_1d(np.asarray(seeds, np.int64)).view(np.uint64)
-    streams = np.broadcast_to(np.asarray(stream, np.int64), seeds.shape).astype(np.uint64)
-    return _mix(_mix(seeds + _STEP) + (streams + np.uint64(1)) * _STEP)
+    seeds = np.atleast_1d(np.asarray(seeds, np.int64))
+    return drawing.stream_keys(seeds, np.atleast_1d(np.asarray(stream, np.int64)))
 
 
 def uniforms(keys: np.ndarray, n: int) -> np.ndarray:
     """Uniform numbers strictly inside (0, 1), ``float64 [M, n]``."""
-    positions = np.arange(1, n + 1, dtype=np.uint64) * _STEP
-    bits = _mix(keys[:, None] + positions) >> np.uint64(11)
-    return (bits.astype(np.float64) + 0.5) * 2.0**-53
+    return drawing.uniforms(keys, 0, n)
 
 
 def normals(keys: np.ndarray, n: int) -> np.ndarray:
     """Standard normal numbers, ``float64 [M, n]`` (Box-Muller)."""
     pairs = (n + 1) // 2
-    uniform = uniforms(keys, 2 * pairs)
-    radius = np.sqrt(-2.0 * np.log(uniform[:, :pairs]))
-    angle = 2.0 * np.pi * uniform[:, pairs:]
-    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)[:, :n]
+    radius, angle = drawing.uniforms(keys, 0, pairs), drawing.uniforms(keys, pairs, pairs)
+    np.log(radius, out=radius)
+    radius *= -2.0
+    np.sqrt(radius, out=radius)
+    angle *= 2.0 * np.pi
+    out = np.empty((keys.size, 2 * pairs))
+    np.multiply(radius, np.cos(angle), out=out[:, :pairs])
+    np.multiply(radius, np.sin(angle, out=angle), out=out[:, pairs:])
+    return out[:, :n]
 
 
 def gumbels(keys: np.ndarray, n: int) -> np.ndarray:

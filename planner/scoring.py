@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..interfaces import ForethoughtError, Prediction, Score
+from .settling import judge
 from .tree import finite_rows
 
 
@@ -57,25 +58,20 @@ class Scoring:
 
     def judge(self, prediction: Prediction, score: Score) -> Judgement:
         """Scores of the predicted states. Numbers that are not finite disqualify their state alone."""
-        done = np.asarray(prediction.done, np.float64).reshape(-1)
-        disagreement = np.asarray(prediction.disagreement, np.float64).reshape(-1)
-        value = np.asarray(score.value, np.float64).reshape(-1)
-        spread = np.asarray(score.spread, np.float64).reshape(-1)
-        certain = np.clip(done, 0.0, 1.0)
-        alive = value - self.pessimism * spread - self.disagreement * disagreement
-        good = (
-            np.isfinite(alive)
-            & np.isfinite(done)
-            & np.isfinite(disagreement)
-            & finite_rows(prediction.latent)
+        count = len(prediction.latent)
+        spread, disagreement = _flat(score.spread, count), _flat(prediction.disagreement, count)
+        own, value, done, qualified, ended = judge(
+            _flat(score.value, count),
+            spread,
+            disagreement,
+            _flat(prediction.done, count),
+            finite_rows(prediction.latent),
+            (float(self.pessimism), float(self.disagreement), float(self.terminal)),
         )
-        return Judgement(
-            own=np.where(good, alive, -np.inf),
-            # The end is absorbing and worth 1: the done-probability mixes that in.
-            value=np.where(good, certain + (1.0 - certain) * alive, -np.inf),
-            spread=spread,
-            done=np.where(good, certain, 0.0),
-            disagreement=disagreement,
-            qualified=good,
-            ended=~good | (certain >= self.terminal),
-        )
+        return Judgement(own, value, spread, done, disagreement, qualified, ended)
+
+
+def _flat(numbers: np.ndarray, count: int) -> np.ndarray:
+    """As ``float64 [count]``. Compiled loops do not look where an array ends, so that this must."""
+    flat = np.ascontiguousarray(numbers, np.float64).reshape(-1)
+    return flat if flat.size == count else np.array(np.broadcast_to(flat, (count,)))

@@ -27,9 +27,11 @@ from .budget import Budget, Clock
 from .decision import DecisionRule, RootStatistics
 from .graft import INHERITED, Subtree, graft
 from .inputs import Inputs, checked, without_search
+from .kernels import Walk
 from .proposals import Context, Proposals
 from .scoring import Scoring
 from .selection import ProgressiveWidening, Puct, SelectionRule, SequentialHalving, Siblings
+from .settling import Carry, gather, scatter, settle
 from .tree import NONE, LatentPool, Tree, finite_rows
 
 
@@ -46,6 +48,8 @@ class Run:
         spent: Distinct evaluations, ``int64 [B]``.
         disqualified: Evaluations that were not finite, ``int64 [B]``.
         source_names: Names of the proposal sources.
+        walk: The compiled ``simulate``, or None where a rule has no compiled form.
+        carry: The compiled ``backward``, or None where the backup has no compiled form.
     """
 
     tree: Tree
@@ -56,6 +60,8 @@ class Run:
     spent: np.ndarray
     disqualified: np.ndarray
     source_names: tuple[str, ...]
+    walk: Walk | None = None
+    carry: Carry | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,6 +192,7 @@ class TreeSearch:
         nothing = np.zeros(batch, np.int64)
         names = tuple(self.proposals.source_names)
         run = Run(tree, pool, samples, instruction, seeds, nothing, nothing.copy(), names)
+        run.carry = Carry.of(self.backup, self._chunk_discount(run))
         tree.latent[:, 0] = pool.add(latent)
 
         clock.wave_begins()
@@ -197,6 +204,15 @@ class TreeSearch:
         yield run
 
         root_rule = self.root_rule or SequentialHalving(int(most) if most is not None else 4 * children)
+        run.walk = Walk.of(
+            root_rule,
+            self.inner_rule,
+            self.widening,
+            depth=self.depth,
+            root_children=int(tree.child_count[0, 0]),
+            inner_children=self.inner_children,
+            seeds=seeds,
+        )
         while True:
             width = np.where(tree.closed[:, 0], 0, np.minimum(self.wave, clock.remaining(run.spent)))
             if not width.any() or not clock.wave_begins():
@@ -222,7 +238,10 @@ class TreeSearch:
             source = len(run.source_names) - 1
             graft(inherited, tree, run.pool, nodes[0], source, self.depth, self.scoring.terminal)
         unknown = tree.latent[:, nodes[0]] == NONE
-        claims = np.nonzero(unknown)[0], np.broadcast_to(nodes[0], unknown.shape)[unknown]
+        claims = (
+            np.ascontiguousarray(np.nonzero(unknown)[0]),
+            np.broadcast_to(nodes[0], unknown.shape)[unknown],
+        )
         self.evaluate(run, *claims)
         self.backward(run, *claims)
 
@@ -236,6 +255,8 @@ class TreeSearch:
         blocked for the rest of the wave, so nothing is evaluated twice.
         """
         tree = run.tree
+        if run.walk is not None:
+            return run.walk(tree, width)
         blocked = tree.closed.copy()
         claimed: list[tuple[np.ndarray, np.ndarray]] = []
         fresh: list[tuple[np.ndarray, np.ndarray]] = []
@@ -315,31 +336,47 @@ class TreeSearch:
                 f"Below the root, proposals must offer inner_children={self.inner_children} chunks; "
                 f"got {proposed.chunks.shape[1]}. Lower inner_children, or search at depth 1."
             )
-        block = rows[:, None], tree.children(rows, nodes)
-        tree.chunk[block] = proposed.chunks
-        tree.source[block] = proposed.source
-        tree.prior[block] = proposed.prior
+        scatter(
+            (tree.first_child, tree.chunk, tree.source, tree.prior),
+            rows,
+            nodes,
+            np.ascontiguousarray(proposed.chunks, np.float32),
+            np.ascontiguousarray(proposed.source, np.int8),
+            np.ascontiguousarray(proposed.prior, np.float64),
+        )
 
     def evaluate(self, run: Run, rows: np.ndarray, nodes: np.ndarray) -> None:
         """Predict and score nodes (rows ``[L]``, nodes ``[L]``, distinct) in one call of each model."""
         if not rows.size:
             return
         tree, pool = run.tree, run.pool
-        before = pool.take(tree.latent[rows, tree.parent[rows, nodes]])
-        prediction = self.world_model.step(before, tree.chunk[rows, nodes])
-        tree.latent[rows, nodes] = pool.add(prediction.latent)
-        score = self.reward_model.score(prediction.latent, [run.instruction[row] for row in rows])
+        parents, chunks = gather(tree.parent, tree.latent, tree.chunk, rows, nodes)
+        prediction = self.world_model.step(pool.take(parents), chunks)
+        slots = pool.add(prediction.latent)
+        if slots.size != rows.size:
+            raise ForethoughtError(
+                f"The world model was asked about {rows.size} states and predicted {slots.size}."
+            )
+        score = self.reward_model.score(prediction.latent, [run.instruction[row] for row in rows.tolist()])
         judged = self.scoring.judge(prediction, score)
-        for name in ("own", "value", "spread", "done", "disagreement"):
-            getattr(tree, name)[rows, nodes] = getattr(judged, name)
-        tree.closed[rows, nodes] = judged.ended | (tree.depth[rows, nodes] >= self.depth)
-        np.add.at(run.spent, rows, 1)
-        np.add.at(run.disqualified, rows[~judged.qualified], 1)
+        settle(
+            (tree.latent, tree.own, tree.value, tree.spread, tree.done, tree.disagreement),
+            (tree.closed, tree.depth, run.spent, run.disqualified),
+            rows,
+            nodes,
+            slots[0],
+            (judged.own, judged.value, judged.spread, judged.done, judged.disagreement),
+            (judged.qualified, judged.ended),
+            int(self.depth),
+        )
 
     def backward(self, run: Run, rows: np.ndarray, nodes: np.ndarray) -> None:
         """Turn the wave's virtual visits into visits and carry the new values up, deepest parents first."""
         tree = run.tree
-        discount = self.scoring.discount ** run.samples.shape[2]
+        if run.carry is not None:
+            run.carry(tree, rows, nodes)
+            return
+        discount = self._chunk_discount(run)
         counted = np.isfinite(tree.value[rows, nodes]).astype(np.int32)
         tree.visits[rows, nodes] += counted
         tree.pending[rows, nodes] = 0
@@ -352,6 +389,9 @@ class TreeSearch:
             self._refresh(tree, rows[here], parents, discount)
             nodes = np.where(here, tree.parent[rows, nodes], nodes)
             depth = np.where(here, level - 1, depth)
+
+    def _chunk_discount(self, run: Run) -> float:
+        return self.scoring.discount ** run.samples.shape[2]
 
     def _refresh(self, tree: Tree, rows: np.ndarray, nodes: np.ndarray, discount: float) -> None:
         """Recompute value and closedness of parents from their children."""
