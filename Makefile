@@ -1,5 +1,7 @@
 # make demo    from nothing to the paired table on libero_object, with the shipped weights
 # make test    from nothing to green: lint, format, types, tests
+# make bench   how fast the search is, and where the time goes
+# make bench-mctx   the same beside mctx, which gets an environment of its own, .venv-mctx
 # make setup   only the environment: .venv from constraints.txt, and the GL libraries
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -11,7 +13,7 @@ GL_PACKAGES := libgl1 libegl1 libgl1-mesa-dri libopengl0 libglib2.0-0
 
 export LP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test bench bench-mctx lint format clean
 
 help:
 	@sed -n 's/^# \{0,1\}make/make/p' Makefile
@@ -57,6 +59,18 @@ demo: setup
 
 test: .venv/.graphics .venv/.installed-dev lint
 	$(BIN)/pytest
+
+bench: .venv/.installed
+	$(BIN)/forethought bench planner $(BENCH)
+
+bench-mctx: .venv/.installed .venv-mctx/.installed
+	$(BIN)/forethought bench planner peer=.venv-mctx/bin/python $(BENCH)
+
+# JAX and its versions of NumPy and SciPy stay out of the environment that people use.
+.venv-mctx/.installed: constraints-mctx.txt
+	$(PYTHON) -m venv .venv-mctx
+	.venv-mctx/bin/pip install --quiet --disable-pip-version-check --requirement constraints-mctx.txt
+	@touch $@
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""The ``forethought`` command: ``collect | train | eval | doctor``. All but the last are Hydra
+"""The ``forethought`` command: ``collect | train | eval | bench | doctor``. All but the last are Hydra
 applications."""
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ Forethought: test-time search for robot policies.
   forethought train policy     train the reference policy from demonstrations
   forethought train models     train what search needs: world model, values, retrieval memory
   forethought eval             compare the policy alone with planners, paired, with intervals
+  forethought bench planner    measure the search itself: speed, memory, regret
   forethought doctor           say what works on this machine, and what mends the rest
 
 Each of them tells its options with --help. Options are written name=value, groups of options by the name of
@@ -81,11 +82,11 @@ def _dispatch(arguments: list[str]) -> int:
         from .doctor import main as doctor
 
         return doctor(rest) or 0
-    if command == "train" and (not rest or rest[0] in ("--help", "-h")):
+    if command in FAMILIES and (not rest or rest[0] in ("--help", "-h")):
         print(USAGE, end="")
         return 0
-    if command == "train":
-        command, rest = f"train {rest[0]}", rest[1:]
+    if command in FAMILIES:
+        command, rest = f"{command} {rest[0]}", rest[1:]
     if command not in APPLICATIONS:
         known = ", ".join([*APPLICATIONS, "doctor"])
         raise ForethoughtError(f"There is no command `forethought {command}`; there are {known}.")
@@ -231,23 +232,28 @@ MOST_INDICES = 100_000
 """Collecting checks indices against the benchmark itself."""
 
 
-def _train(config: Any) -> None:
+def _write(config: Any) -> None:
+    """Calls what the config describes, which returns the path of what it wrote."""
     from omegaconf import OmegaConf
     from rich.console import Console
 
     from .evaluation.parts import build
 
-    written = build("training", OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+    written = build("command", OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
     Console().print(f"Written: {written}", markup=False, highlight=False)
 
 
 APPLICATIONS: dict[str, tuple[str, Callable[..., Any]]] = {
     "collect": ("collect", _collect),
-    "train policy": ("train_policy", _train),
-    "train models": ("train_models", _train),
+    "train policy": ("train_policy", _write),
+    "train models": ("train_models", _write),
     "eval": ("eval", _evaluate),
+    "bench planner": ("bench_planner", _write),
 }
 """Command to its config and what it runs."""
+
+FAMILIES = ("train", "bench")
+"""Commands of two words begin with these."""
 
 
 if __name__ == "__main__":

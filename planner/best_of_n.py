@@ -18,7 +18,8 @@ from ..interfaces import (
 from .budget import Budget
 from .decision import DecisionRule
 from .proposals import PolicySamples
-from .search import Scoring, TreeSearch
+from .scoring import Scoring
+from .search import TreeSearch
 
 
 @dataclass(frozen=True, eq=False)

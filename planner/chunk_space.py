@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..interfaces import ActionSpec, ForethoughtError
+from . import drawing
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,10 +78,9 @@ class ChunkSpace:
     def whiten(self, chunks: np.ndarray) -> np.ndarray:
         """Whitened coordinates ``float64 [..., D]`` of chunks ``[..., H, A]``; the binary gripper is left
         out."""
-        index = self.continuous
-        unit = (chunks[..., index] - self.middle[index]) / self.scale[index]
-        mean = unit.mean(axis=-2, keepdims=True)
-        white = (unit - mean) / math.sqrt(1.0 - self.shared) + mean / math.sqrt(self._common)
+        own, common = math.sqrt(1.0 - self.shared), math.sqrt(self._common)
+        flat = _contiguous(chunks).reshape(-1, *chunks.shape[-2:])
+        white = drawing.whiten(flat, self.continuous, self.middle, self.scale, own, common)
         return white.reshape(*chunks.shape[:-2], self.dimension)
 
     def deviation(self, white: np.ndarray) -> np.ndarray:
@@ -100,10 +100,26 @@ class ChunkSpace:
         """Draws around centres ``[..., H, A]``: white noise ``[..., D]`` (already times the bandwidth), and
         the binary grippers inverted for the whole chunk where ``flip`` ``bool [..., G]``. Inside the bounds,
         float32."""
-        chunks = np.array(centres, dtype=np.float64)
-        chunks[..., self.continuous] += self.deviation(white)
-        if self.gripper.size:
-            bits = chunks[..., self.gripper]
-            mirrored = 2.0 * self.middle[self.gripper] - bits
-            chunks[..., self.gripper] = np.where(flip[..., None, :], mirrored, bits)
-        return self.spec.clip(chunks)
+        spec, dimension = self.spec, self.dimension
+        flat = _contiguous(centres).reshape(-1, self.horizon, spec.size)
+        white = np.ascontiguousarray(white, np.float64).reshape(len(flat), dimension)
+        chunks = drawing.perturb(
+            flat,
+            white,
+            np.ascontiguousarray(flip).reshape(len(flat), self.gripper.size),
+            self.continuous,
+            self.gripper,
+            self.middle,
+            self.scale,
+            math.sqrt(1.0 - self.shared),
+            math.sqrt(self._common),
+            spec.low,
+            spec.high,
+            self.gripper,
+        )
+        return chunks.reshape(centres.shape)
+
+
+def _contiguous(chunks: np.ndarray) -> np.ndarray:
+    """In C order, float32 if it was and float64 otherwise: one compiled form for each."""
+    return np.ascontiguousarray(chunks, np.float32 if chunks.dtype == np.float32 else np.float64)

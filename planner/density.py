@@ -1,8 +1,9 @@
 """Kernel density of whitened chunks: a Gaussian on a ladder of bandwidths times a Bernoulli on each binary
 gripper.
 
-Two forms of the same formula: loops compiled by numba while a row has few pairs of kernel and query, a matrix
-product above (its cost is the memory for all pairs, which only pays when there are many).
+Loops compiled by numba, laid out so that the compiler makes vectors of them: faster than a matrix product at
+every size measured (8 kernels × 32 queries to 1024 × 1024, 48 coordinates), and squared distances are sums of
+squares, which lose nothing to cancellation.
 """
 
 from __future__ import annotations
@@ -12,9 +13,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numba import njit
-
-PAIRS_FOR_MATMUL = 3000
-"""Kernel-query pairs of a row above which the matrix form is faster (measured)."""
 
 
 def log_density(
@@ -41,9 +39,7 @@ def log_density(
     """
     sigma = np.asarray(bandwidths, np.float64)
     keep, flip = _log(1.0 - flip_probability), _log(flip_probability)
-    many = queries.shape[1] * centres.shape[1] > PAIRS_FOR_MATMUL
-    form = _by_matmul if many else _by_loops
-    total = form(queries, query_signs, centres, centre_signs, sigma, keep, flip)
+    total = _log_sums(queries, query_signs, centres, centre_signs, sigma, keep, flip)
     dimension = queries.shape[2]
     return total - math.log(centres.shape[1] * sigma.size) - 0.5 * dimension * math.log(2.0 * math.pi)
 
@@ -52,8 +48,8 @@ def _log(probability: float) -> float:
     return math.log(probability) if probability > 0.0 else -math.inf
 
 
-@njit(cache=True, fastmath={"reassoc", "contract"})
-def _by_loops(
+@njit(cache=True, fastmath={"reassoc", "contract", "arcp", "nsz"})
+def _log_sums(
     queries: np.ndarray,
     query_signs: np.ndarray,
     centres: np.ndarray,
@@ -62,76 +58,91 @@ def _by_loops(
     keep: float,
     flip: float,
 ) -> np.ndarray:
+    """Logarithm of the sum over kernels and bandwidths, ``[M, K]``, without the constants."""
     rows, n_queries, dimension = queries.shape
     n_centres = centres.shape[1]
     grippers, horizon = query_signs.shape[2], query_signs.shape[3]
-    log_scale = -dimension * np.log(sigma)
-    half_precision = 0.5 / (sigma * sigma)
     out = np.full((rows, n_queries), -np.inf)
+    # Centres run fastest everywhere, so that the compiler makes vectors of them.
+    middle = np.empty((dimension, n_centres))
+    middle_signs = np.empty((grippers, horizon, n_centres))
+    squared = np.empty(n_centres)
+    agreement = np.empty(n_centres)
+    term = np.empty(n_centres)
+    exponent = np.empty(n_centres * sigma.size)
+    bits = np.empty(n_centres * sigma.size, np.int64)
     for row in range(rows):
-        source = row if centres.shape[0] > 1 else 0
-        for i in range(n_queries):
-            largest, total = -np.inf, 0.0
+        if row == 0 or centres.shape[0] > 1:
             for j in range(n_centres):
-                term = 0.0
-                for g in range(grippers):
-                    agreement = 0.0
-                    for t in range(horizon):
-                        agreement += query_signs[row, i, g, t] * centre_signs[source, j, g, t]
-                    if agreement == horizon:
-                        term += keep
-                    elif agreement == -horizon:
-                        term += flip
-                    else:
-                        term = -np.inf
-                if term == -np.inf:
-                    continue
-                squared = 0.0
                 for d in range(dimension):
-                    difference = queries[row, i, d] - centres[source, j, d]
-                    squared += difference * difference
-                for k in range(sigma.size):
-                    value = term + log_scale[k] - squared * half_precision[k]
-                    if value > largest:
-                        total = total * np.exp(largest - value) + 1.0
-                        largest = value
+                    middle[d, j] = centres[row, j, d]
+                for g in range(grippers):
+                    for t in range(horizon):
+                        middle_signs[g, t, j] = centre_signs[row, j, g, t]
+        for i in range(n_queries):
+            term[:] = 0.0
+            for g in range(grippers):
+                agreement[:] = 0.0
+                for t in range(horizon):
+                    sign = query_signs[row, i, g, t]
+                    for j in range(n_centres):
+                        agreement[j] += sign * middle_signs[g, t, j]
+                for j in range(n_centres):
+                    if agreement[j] == horizon:
+                        term[j] += keep
+                    elif agreement[j] == -horizon:
+                        term[j] += flip
                     else:
-                        total += np.exp(value - largest)
-            if total > 0.0:
-                out[row, i] = largest + np.log(total)
+                        term[j] = -np.inf
+            squared[:] = 0.0
+            for d in range(dimension):
+                coordinate = queries[row, i, d]
+                for j in range(n_centres):
+                    difference = coordinate - middle[d, j]
+                    squared[j] += difference * difference
+            largest = -np.inf
+            for k in range(sigma.size):
+                log_scale = -dimension * math.log(sigma[k])
+                half_precision = 0.5 / (sigma[k] * sigma[k])
+                offset = k * n_centres
+                for j in range(n_centres):
+                    value = term[j] + log_scale - squared[j] * half_precision
+                    exponent[offset + j] = value
+                    largest = max(largest, value)
+            if largest > -np.inf:
+                out[row, i] = largest + math.log(_sum_of_exponentials(exponent, largest, bits))
     return out
 
 
-def _by_matmul(
-    queries: np.ndarray,
-    query_signs: np.ndarray,
-    centres: np.ndarray,
-    centre_signs: np.ndarray,
-    sigma: np.ndarray,
-    keep: float,
-    flip: float,
-) -> np.ndarray:
-    squared = (
-        (queries**2).sum(-1)[:, :, None]
-        + (centres**2).sum(-1)[:, None, :]
-        - 2.0 * (queries @ np.swapaxes(centres, -1, -2))
-    )
-    np.maximum(squared, 0.0, out=squared)
-    horizon = query_signs.shape[3]
-    term = np.zeros_like(squared)
-    for g in range(query_signs.shape[2]):
-        agreement = query_signs[:, :, g] @ np.swapaxes(centre_signs[:, :, g], -1, -2)
-        term += np.where(agreement == horizon, keep, np.where(agreement == -horizon, flip, -np.inf))
-    total = np.full(queries.shape[:2], -np.inf)
-    for width in sigma:
-        value = term - squared * (0.5 / width**2) - queries.shape[2] * math.log(width)
-        total = np.logaddexp(total, _log_sum_exp(value))
+@njit(cache=True, fastmath={"reassoc", "contract", "arcp", "nsz"})
+def _sum_of_exponentials(exponent: np.ndarray, largest: float, bits: np.ndarray) -> float:
+    """``Σ exp(exponent − largest)`` to double precision, in a form that compiles to vector instructions,
+    which a call of ``math.exp`` does not. Overwrites both arrays.
+
+    exp(x) = 2^k·exp(r) with |r| ≤ ln 2 / 2, exp(r) by its Taylor series to r¹³ (remainder 4e-18). What
+    rounding k·ln 2 costs grows with |x|, where the term no longer counts against the largest, which is 1.
+    """
+    for j in range(exponent.size):
+        x = max(exponent[j] - largest, -700.0)
+        k = math.floor(x / math.log(2.0) + 0.5)
+        r = x - k * math.log(2.0)
+        series = 1.0 / 6227020800.0
+        series = series * r + 1.0 / 479001600.0
+        series = series * r + 1.0 / 39916800.0
+        series = series * r + 1.0 / 3628800.0
+        series = series * r + 1.0 / 362880.0
+        series = series * r + 1.0 / 40320.0
+        series = series * r + 1.0 / 5040.0
+        series = series * r + 1.0 / 720.0
+        series = series * r + 1.0 / 120.0
+        series = series * r + 1.0 / 24.0
+        series = series * r + 1.0 / 6.0
+        series = series * r + 0.5
+        series = series * r + 1.0
+        exponent[j] = series * r + 1.0
+        bits[j] = (np.int64(k) + 1023) << 52
+    power = bits.view(np.float64)
+    total = 0.0
+    for j in range(exponent.size):
+        total += exponent[j] * power[j]
     return total
-
-
-def _log_sum_exp(values: np.ndarray) -> np.ndarray:
-    """Over the last axis; −inf where every entry is −inf."""
-    largest = values.max(axis=-1)
-    safe = np.where(np.isfinite(largest), largest, 0.0)
-    with np.errstate(divide="ignore"):
-        return np.log(np.exp(values - safe[..., None]).sum(axis=-1)) + safe

@@ -10,19 +10,19 @@ from ..interfaces import ActionSpec, ForethoughtError, Planner, RewardModel, Wor
 from .backup import BACKUPS, Backup, MeanBackup, TemporalDifferenceMix
 from .best_of_n import BestOfN
 from .budget import Budget
+from .cross_entropy import cem, icem
 from .decision import DecisionRule
-from .proposals import (
-    DEFAULT_AVERAGES,
-    AveragedKernels,
-    ChunkMemory,
-    DatasetKernels,
-    KernelProposals,
-    KernelSource,
-    PolicyKernels,
-    RetrievedKernels,
-)
-from .search import Scoring, TreeSearch
-from .selection import DensityUcb, KernelRegression, ProgressiveWidening, Puct, SelectionRule
+from .gate import Gate, StateValue
+from .mixtures import kernel_proposals
+from .path_integral import mppi
+from .proposals import KernelProposals
+from .reuse import TreeReuse
+from .rules import inner_rule, root_rule
+from .scoring import Scoring
+from .search import TreeSearch
+from .selection import DensityUcb, KernelRegression, ProgressiveWidening
+from .shooting import random_shooting
+from .sources import DEFAULT_AVERAGES, ChunkMemory, DatasetKernels
 
 
 def forethought(
@@ -44,6 +44,10 @@ def forethought(
     shared_noise: float = 0.85,
     rotation_scale: float = 0.4,
     flip_probability: float = 0.0,
+    primitive_share: float = 0.0,
+    primitive_reach: float = 0.5,
+    root: str = "sequential_halving",
+    inner: str = "puct",
     exploration: float = 1.25,
     kernel_regression: float | None = None,
     backup: str = "td_mix",
@@ -55,6 +59,9 @@ def forethought(
     visit_fraction: float = 0.25,
     confidence: float = 0.0,
     policy_weight: float = 0.0,
+    reuse: bool = False,
+    gate_spread: float | None = None,
+    gate_drop: float | None = None,
 ) -> Planner:
     """Our planner: kernels on the policy's chunks and on averages of retrieved ones, sequential halving,
     TD-mix backup, decision by value.
@@ -80,7 +87,12 @@ def forethought(
         shared_noise: Share of a kernel's variance common to all steps of a chunk.
         rotation_scale: Factor on the deviation of rotations.
         flip_probability: Probability that a candidate's binary gripper is inverted.
-        exploration: c of PUCT below the root.
+        primitive_share: Share of all proposals that are motion primitives (see ``PrimitiveKernels``), [0, 1).
+        primitive_reach: Their translation command, as a share of the bound.
+        root: Selection at the root: ``sequential_halving``, the same under Gumbel noise (``gumbel``), or
+            ``puct``.
+        inner: Selection below the root: ``puct``, or the improved policy of ``gumbel``.
+        exploration: c of PUCT.
         kernel_regression: Width of the kernel by which inner siblings share statistics, or None for no
             sharing.
         backup: ``td_mix``, ``max`` or ``mean``.
@@ -92,11 +104,15 @@ def forethought(
         visit_fraction: Share of the most visited child's visits that a child needs to be chosen.
         confidence: z of the lower confidence bound; 0 compares the values.
         policy_weight: α of the injection; 0 executes the chunk found.
+        reuse: Whether the next decision starts from what came true of this one's tree; needs depth >= 2.
+        gate_spread: Spread of the policy's samples from which a decision is searched at all; see ``Gate``.
+        gate_drop: Loss of the state's value from which it is. With neither, every decision is searched.
     """
-    inner: SelectionRule = Puct(exploration)
+    below = inner_rule(inner, exploration=exploration)
     if kernel_regression is not None:
-        inner = KernelRegression(inner, action_spec, kernel_regression)
-    return TreeSearch(
+        below = KernelRegression(below, action_spec, kernel_regression)
+    candidates = _root_children(children, simulations, depth)
+    search = TreeSearch(
         world_model,
         reward_model,
         kernel_proposals(
@@ -109,14 +125,17 @@ def forethought(
             shared_noise=shared_noise,
             rotation_scale=rotation_scale,
             flip_probability=flip_probability,
+            primitive_share=primitive_share,
+            primitive_reach=primitive_reach,
         ),
         action_spec,
         budget=Budget(simulations, milliseconds),
-        children=_root_children(children, simulations, depth),
+        children=candidates,
         depth=depth,
         inner_children=inner_children,
         wave=wave,
-        inner_rule=inner,
+        root_rule=root_rule(root, children=candidates, simulations=simulations, exploration=exploration),
+        inner_rule=below,
         backup=_backup(backup, beta),
         scoring=Scoring(pessimism=pessimism, disagreement=disagreement, discount=discount),
         decision=DecisionRule(
@@ -125,6 +144,18 @@ def forethought(
             confidence=confidence,
             policy_weight=policy_weight,
         ),
+    )
+    planner = TreeReuse(search) if reuse else search
+    if gate_spread is None and gate_drop is None:
+        return planner
+    return Gate(
+        planner,
+        action_spec,
+        StateValue(world_model, reward_model, pessimism),
+        spread=gate_spread,
+        drop=gate_drop,
+        shared=shared_noise,
+        rotation_scale=rotation_scale,
     )
 
 
@@ -249,48 +280,12 @@ PRESETS: dict[str, Callable[..., Planner]] = {
     "forethought": forethought,
     "vla_reasoner": vla_reasoner,
     "best_of_n": best_of_n,
+    "random_shooting": random_shooting,
+    "cem": cem,
+    "icem": icem,
+    "mppi": mppi,
 }
 """Presets by name."""
-
-
-def kernel_proposals(
-    action_spec: ActionSpec,
-    memory: ChunkMemory | None = None,
-    *,
-    memory_share: float = 0.5,
-    average_over: Sequence[int] | None = DEFAULT_AVERAGES,
-    neighbours: int = 16,
-    bandwidths: Sequence[float] = (0.02,),
-    shared_noise: float = 0.85,
-    rotation_scale: float = 0.4,
-    flip_probability: float = 0.0,
-) -> KernelProposals:
-    """The proposals of ``forethought``, whose arguments these are: kernels on the policy's samples and on
-    what the memory holds."""
-    if memory is not None and not 0.0 <= memory_share < 1.0:
-        raise ForethoughtError(
-            f"memory_share must lie in [0, 1): the policy's kernels keep the rest; got {memory_share}."
-        )
-    widths = tuple(float(width) for width in bandwidths)
-    sources: list[KernelSource] = [PolicyKernels(share=1.0, bandwidths=widths)]
-    if memory is not None and memory_share > 0.0:
-        sources = [
-            PolicyKernels(share=1.0 - memory_share, bandwidths=widths),
-            RetrievedKernels(memory, int(neighbours), share=memory_share, bandwidths=widths)
-            if average_over is None
-            else AveragedKernels(action_spec, memory, _numbers(average_over), memory_share, widths),
-        ]
-    return KernelProposals(
-        action_spec,
-        tuple(sources),
-        shared=shared_noise,
-        rotation_scale=rotation_scale,
-        flip_probability=flip_probability,
-    )
-
-
-def _numbers(values: Sequence[int]) -> tuple[int, ...]:
-    return tuple(int(value) for value in values)
 
 
 def _root_children(children: int | None, simulations: int | None, depth: int) -> int:

@@ -47,3 +47,16 @@ def running_mean(vectors: np.ndarray, axis: int) -> np.ndarray:
     opposite = (quaternions * first).sum(axis=-1, keepdims=True) < 0.0
     sums = np.cumsum(np.where(opposite, -quaternions, quaternions), axis=axis)
     return to_vector(sums / np.linalg.norm(sums, axis=-1, keepdims=True))
+
+
+def weighted_mean(vectors: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean ``[..., 3]`` of rotations ``[..., n, 3]`` with weights ``[..., n]`` >= 0, not all zero.
+
+    The normalised sum of unit quaternions in the hemisphere of the heaviest (Markley et al. 2007).
+    """
+    quaternions = to_quaternion(vectors)
+    heaviest = weights.argmax(axis=-1)[..., None, None]
+    first = np.take_along_axis(quaternions, heaviest, axis=-2)
+    opposite = (quaternions * first).sum(axis=-1) < 0.0
+    total = (np.where(opposite, -weights, weights)[..., None] * quaternions).sum(axis=-2)
+    return to_vector(total / np.linalg.norm(total, axis=-1, keepdims=True))

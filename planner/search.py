@@ -6,7 +6,7 @@ their own. The algorithm with waves of one simulation is the sequential one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -25,32 +25,14 @@ from ..interfaces import (
 from .backup import Backup, TemporalDifferenceMix
 from .budget import Budget, Clock
 from .decision import DecisionRule, RootStatistics
+from .graft import INHERITED, Subtree, graft
+from .inputs import Inputs, checked, without_search
+from .kernels import Walk
 from .proposals import Context, Proposals
+from .scoring import Scoring
 from .selection import ProgressiveWidening, Puct, SelectionRule, SequentialHalving, Siblings
+from .settling import Carry, gather, scatter, settle
 from .tree import NONE, LatentPool, Tree, finite_rows
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """How a predicted state becomes the score of a node.
-
-    Attributes:
-        pessimism: λ in value − λ·spread of the reward model.
-        disagreement: Weight of the world model's disagreement, subtracted as well.
-        discount: γ per control step; a chunk of H steps discounts by γ^H.
-        terminal: Done-probability from which a node counts as the end: nothing is searched below it.
-    """
-
-    pessimism: float = 1.0
-    disagreement: float = 0.0
-    discount: float = 0.98
-    terminal: float = 0.95
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.discount <= 1.0:
-            raise ForethoughtError(
-                f"discount is per control step and must lie in (0, 1]; got {self.discount}."
-            )
 
 
 @dataclass(eq=False)
@@ -65,6 +47,9 @@ class Run:
         seeds: ``int64 [B]``.
         spent: Distinct evaluations, ``int64 [B]``.
         disqualified: Evaluations that were not finite, ``int64 [B]``.
+        source_names: Names of the proposal sources.
+        walk: The compiled ``simulate``, or None where a rule has no compiled form.
+        carry: The compiled ``backward``, or None where the backup has no compiled form.
     """
 
     tree: Tree
@@ -74,6 +59,9 @@ class Run:
     seeds: np.ndarray
     spent: np.ndarray
     disqualified: np.ndarray
+    source_names: tuple[str, ...]
+    walk: Walk | None = None
+    carry: Carry | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,8 +113,22 @@ class TreeSearch:
         """One decision per row. Exceptions of the models pass through; numbers that are not finite do not: a
         candidate that leads to them is out, and a row whose policy chunk does returns that chunk as a
         fallback."""
+        return self.imagine(observation, samples, seeds)[0]
+
+    def imagine(
+        self,
+        observation: Observation,
+        samples: ActionSamples,
+        seeds: np.ndarray,
+        inherit: Callable[[Latent], Sequence[Subtree | None]] | None = None,
+    ) -> tuple[Decision, Run | None]:
+        """What ``plan`` does, and the trees it grew; None when no row has a finite state.
+
+        ``inherit`` is asked, with the encoded states ``[B, ...]``, for what each row has from a tree of
+        before.
+        """
         clock = self.budget.start()
-        chunks, whole, seeds = self._checked(samples, observation, seeds)
+        inputs = checked(samples, observation, seeds, self.action_spec)
         latent = self.world_model.encode(observation)
         encoded = clock.milliseconds
         alive = finite_rows(latent)
@@ -134,12 +136,21 @@ class TreeSearch:
             # No model is asked about a state that is not finite: another row's stands in, unheard.
             stand_in = int(alive.argmax())
             if not alive[stand_in]:
-                return self._without_search(chunks, samples, whole, encoded)
+                decision = without_search(
+                    inputs, self.action_spec, "fallback: the encoded state is not finite"
+                )
+                return replace(decision, milliseconds={"encode": encoded, "search": 0.0}), None
             latent = latent[np.where(alive, np.arange(alive.size), stand_in)]
-        alive = alive & whole
-        run = self.search(latent, observation.instruction, chunks, seeds, clock, alive)
-        decision = self._decide(run, samples, whole, alive)
-        return replace(decision, milliseconds={"encode": encoded, "search": clock.milliseconds - encoded})
+        alive = alive & inputs.whole
+        inherited = None
+        if inherit is not None:
+            inherited = [tree if row else None for tree, row in zip(inherit(latent), alive, strict=True)]
+        run = self.search(
+            latent, observation.instruction, inputs.chunks, inputs.seeds, clock, alive, inherited
+        )
+        decision = self.decide(run, inputs, alive)
+        times = {"encode": encoded, "search": clock.milliseconds - encoded}
+        return replace(decision, milliseconds=times), run
 
     def search(
         self,
@@ -149,10 +160,27 @@ class TreeSearch:
         seeds: np.ndarray,
         clock: Clock,
         alive: np.ndarray | None = None,
+        inherited: Sequence[Subtree | None] | None = None,
     ) -> Run:
+        """Build the trees of B rows until the budget is spent; the arguments are those of ``waves``."""
+        *_, run = self.waves(latent, instruction, samples, seeds, clock, alive, inherited)
+        return run
+
+    def waves(
+        self,
+        latent: Latent,
+        instruction: tuple[str, ...],
+        samples: np.ndarray,
+        seeds: np.ndarray,
+        clock: Clock,
+        alive: np.ndarray | None = None,
+        inherited: Sequence[Subtree | None] | None = None,
+    ) -> Iterator[Run]:
         """Build the trees of B rows from root latents ``[B, ...]`` and finite policy chunks ``[B, N, H, A]``.
 
-        Rows that are not ``alive`` (``bool [B]``) are closed after phase one.
+        Yields the run, always the same object, after phase one and after every wave: ``decide`` may be called
+        at any of these moments, and whoever has heard enough stops asking. Rows that are not ``alive``
+        (``bool [B]``) are closed after phase one. Rows start with the subtrees that they ``inherit``.
         """
         batch = seeds.size
         most = self.budget.simulations
@@ -162,29 +190,42 @@ class TreeSearch:
         tree = Tree(batch, min(nodes, 4096), *samples.shape[2:])
         pool = LatentPool(latent, batch * (1 + min(expected, 4096)))
         nothing = np.zeros(batch, np.int64)
-        run = Run(tree, pool, samples, instruction, seeds, spent=nothing, disqualified=nothing.copy())
+        names = tuple(self.proposals.source_names)
+        run = Run(tree, pool, samples, instruction, seeds, nothing, nothing.copy(), names)
+        run.carry = Carry.of(self.backup, self._chunk_discount(run))
         tree.latent[:, 0] = pool.add(latent)
 
         clock.wave_begins()
-        self._phase_one(run, children)
+        self._phase_one(run, children, inherited)
         clock.wave_ends()
         tree.closed[:, 0] |= ~np.isfinite(tree.value[:, 1])
         if alive is not None:
             tree.closed[:, 0] |= ~alive
+        yield run
 
         root_rule = self.root_rule or SequentialHalving(int(most) if most is not None else 4 * children)
+        run.walk = Walk.of(
+            root_rule,
+            self.inner_rule,
+            self.widening,
+            depth=self.depth,
+            root_children=int(tree.child_count[0, 0]),
+            inner_children=self.inner_children,
+            seeds=seeds,
+        )
         while True:
             width = np.where(tree.closed[:, 0], 0, np.minimum(self.wave, clock.remaining(run.spent)))
             if not width.any() or not clock.wave_begins():
-                return run
+                return
             claims, fresh = self.simulate(run, width, root_rule)
             self.expand(run, fresh)
             self.evaluate(run, *claims)
             self.backward(run, *claims)
             clock.wave_ends()
+            yield run
 
-    def _phase_one(self, run: Run, children: int) -> None:
-        """Draw the root's candidates and evaluate all of them in one batch."""
+    def _phase_one(self, run: Run, children: int, inherited: Sequence[Subtree | None] | None) -> None:
+        """Draw the root's candidates and evaluate all of them in one batch, but for those inherited."""
         tree, rows = run.tree, np.arange(run.tree.batch)
         root = np.zeros(rows.size, np.int64)
         proposed = self.proposals.propose(self._context(run, rows, root), children, keep_policy=True)
@@ -192,7 +233,15 @@ class TreeSearch:
         tree.chunk[:, nodes[0]] = proposed.chunks
         tree.source[:, nodes[0]] = proposed.source
         tree.prior[:, nodes[0]] = proposed.prior
-        claims = np.repeat(rows, nodes.shape[1]), nodes.ravel()
+        if inherited is not None:
+            run.source_names = (*run.source_names, INHERITED)
+            source = len(run.source_names) - 1
+            graft(inherited, tree, run.pool, nodes[0], source, self.depth, self.scoring.terminal)
+        unknown = tree.latent[:, nodes[0]] == NONE
+        claims = (
+            np.ascontiguousarray(np.nonzero(unknown)[0]),
+            np.broadcast_to(nodes[0], unknown.shape)[unknown],
+        )
         self.evaluate(run, *claims)
         self.backward(run, *claims)
 
@@ -206,6 +255,8 @@ class TreeSearch:
         blocked for the rest of the wave, so nothing is evaluated twice.
         """
         tree = run.tree
+        if run.walk is not None:
+            return run.walk(tree, width)
         blocked = tree.closed.copy()
         claimed: list[tuple[np.ndarray, np.ndarray]] = []
         fresh: list[tuple[np.ndarray, np.ndarray]] = []
@@ -285,47 +336,47 @@ class TreeSearch:
                 f"Below the root, proposals must offer inner_children={self.inner_children} chunks; "
                 f"got {proposed.chunks.shape[1]}. Lower inner_children, or search at depth 1."
             )
-        block = rows[:, None], tree.children(rows, nodes)
-        tree.chunk[block] = proposed.chunks
-        tree.source[block] = proposed.source
-        tree.prior[block] = proposed.prior
+        scatter(
+            (tree.first_child, tree.chunk, tree.source, tree.prior),
+            rows,
+            nodes,
+            np.ascontiguousarray(proposed.chunks, np.float32),
+            np.ascontiguousarray(proposed.source, np.int8),
+            np.ascontiguousarray(proposed.prior, np.float64),
+        )
 
     def evaluate(self, run: Run, rows: np.ndarray, nodes: np.ndarray) -> None:
         """Predict and score nodes (rows ``[L]``, nodes ``[L]``, distinct) in one call of each model."""
         if not rows.size:
             return
-        tree, pool, scoring = run.tree, run.pool, self.scoring
-        before = pool.take(tree.latent[rows, tree.parent[rows, nodes]])
-        prediction = self.world_model.step(before, tree.chunk[rows, nodes])
-        tree.latent[rows, nodes] = pool.add(prediction.latent)
-        done = np.asarray(prediction.done, np.float64).reshape(-1)
-        disagreement = np.asarray(prediction.disagreement, np.float64).reshape(-1)
-        score = self.reward_model.score(prediction.latent, [run.instruction[row] for row in rows])
-        value = np.asarray(score.value, np.float64).reshape(-1)
-        spread = np.asarray(score.spread, np.float64).reshape(-1)
-
-        certain = np.clip(done, 0.0, 1.0)
-        alive = value - scoring.pessimism * spread - scoring.disagreement * disagreement
-        good = (
-            np.isfinite(alive)
-            & np.isfinite(done)
-            & np.isfinite(disagreement)
-            & finite_rows(prediction.latent)
+        tree, pool = run.tree, run.pool
+        parents, chunks = gather(tree.parent, tree.latent, tree.chunk, rows, nodes)
+        prediction = self.world_model.step(pool.take(parents), chunks)
+        slots = pool.add(prediction.latent)
+        if slots.size != rows.size:
+            raise ForethoughtError(
+                f"The world model was asked about {rows.size} states and predicted {slots.size}."
+            )
+        score = self.reward_model.score(prediction.latent, [run.instruction[row] for row in rows.tolist()])
+        judged = self.scoring.judge(prediction, score)
+        settle(
+            (tree.latent, tree.own, tree.value, tree.spread, tree.done, tree.disagreement),
+            (tree.closed, tree.depth, run.spent, run.disqualified),
+            rows,
+            nodes,
+            slots[0],
+            (judged.own, judged.value, judged.spread, judged.done, judged.disagreement),
+            (judged.qualified, judged.ended),
+            int(self.depth),
         )
-        tree.own[rows, nodes] = np.where(good, alive, -np.inf)
-        tree.spread[rows, nodes] = spread
-        tree.done[rows, nodes] = np.where(good, certain, 0.0)
-        # The end is absorbing and worth 1: the done-probability mixes that in.
-        tree.value[rows, nodes] = np.where(good, certain + (1.0 - certain) * alive, -np.inf)
-        ended = ~good | (certain >= scoring.terminal) | (tree.depth[rows, nodes] >= self.depth)
-        tree.closed[rows, nodes] = ended
-        np.add.at(run.spent, rows, 1)
-        np.add.at(run.disqualified, rows[~good], 1)
 
     def backward(self, run: Run, rows: np.ndarray, nodes: np.ndarray) -> None:
         """Turn the wave's virtual visits into visits and carry the new values up, deepest parents first."""
         tree = run.tree
-        discount = self.scoring.discount ** run.samples.shape[2]
+        if run.carry is not None:
+            run.carry(tree, rows, nodes)
+            return
+        discount = self._chunk_discount(run)
         counted = np.isfinite(tree.value[rows, nodes]).astype(np.int32)
         tree.visits[rows, nodes] += counted
         tree.pending[rows, nodes] = 0
@@ -338,6 +389,9 @@ class TreeSearch:
             self._refresh(tree, rows[here], parents, discount)
             nodes = np.where(here, tree.parent[rows, nodes], nodes)
             depth = np.where(here, level - 1, depth)
+
+    def _chunk_discount(self, run: Run) -> float:
+        return self.scoring.discount ** run.samples.shape[2]
 
     def _refresh(self, tree: Tree, rows: np.ndarray, nodes: np.ndarray, discount: float) -> None:
         """Recompute value and closedness of parents from their children."""
@@ -365,51 +419,8 @@ class TreeSearch:
             nodes=nodes,
         )
 
-    def _checked(
-        self, samples: ActionSamples, observation: Observation, seeds: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Finite chunks ``[B, N, H, A]``, which rows' own chunk was finite ``bool [B]``, and seeds ``int64
-        [B]``."""
-        chunks, batch = np.asarray(samples.chunks, np.float32), observation.batch
-        good = chunks.ndim == 4 and chunks.shape[0] == batch and min(chunks.shape) > 0
-        size = self.action_spec.size
-        if not good or chunks.shape[3] != size:
-            raise ForethoughtError(
-                f"Policy chunks must be [B, N, H, A] with B={batch} rows and the action spec's A={size}; "
-                f"got shape {chunks.shape}. Wrap the policy with the action spec of its benchmark."
-            )
-        seeds = np.asarray(seeds, np.int64).reshape(-1)
-        if seeds.size != batch:
-            raise ForethoughtError(f"plan needs one seed per row, int64 [{batch}]; got {seeds.size} seeds.")
-        finite = np.asarray(np.isfinite(chunks).all(axis=(2, 3)))
-        whole = finite[:, 0]
-        if not np.all(finite):
-            middle = 0.5 * (self.action_spec.low + self.action_spec.high)
-            own = np.where(whole[:, None, None], chunks[:, 0], middle)
-            chunks = np.where(finite[:, :, None, None], chunks, own[:, None])
-        return chunks, whole, seeds
-
-    def _without_search(
-        self, chunks: np.ndarray, samples: ActionSamples, whole: np.ndarray, encoded: float
-    ) -> Decision:
-        """The policy's own chunks, when no row has a finite state."""
-        rows = whole.size
-        own = self.action_spec.clip(chunks[:, 0])
-        own[~whole] = np.asarray(samples.chunks, np.float32)[~whole, 0]
-        unknown, no = np.full(rows, np.nan, np.float32), np.zeros(rows, bool)
-        return Decision(
-            chunk=own,
-            slot=np.zeros(rows, np.int32),
-            value=unknown,
-            policy_value=unknown.copy(),
-            overridden=no,
-            fallback=~no,
-            reason=("fallback: the encoded state is not finite",) * rows,
-            simulations=np.zeros(rows, np.int32),
-            milliseconds={"encode": encoded, "search": 0.0},
-        )
-
-    def _decide(self, run: Run, samples: ActionSamples, whole: np.ndarray, alive: np.ndarray) -> Decision:
+    def decide(self, run: Run, inputs: Inputs, alive: np.ndarray) -> Decision:
+        """The decision as things stand, from a run at any moment between two waves."""
         tree = run.tree
         first, count = int(tree.first_child[0, 0]), int(tree.child_count[0, 0])
         block = slice(None), slice(first, first + count)
@@ -418,7 +429,7 @@ class TreeSearch:
         root = RootStatistics(
             chunks=tree.chunk[block].copy(),
             source=tree.source[block].copy(),
-            source_names=self.proposals.source_names,
+            source_names=run.source_names,
             value=value,
             spread=tree.spread[block],
             visits=tree.visits[block].copy(),
@@ -427,7 +438,7 @@ class TreeSearch:
         choice = self.decision(root, self.action_spec)
         chunk = choice.chunk
         # A policy chunk that is not finite leaves as it came: whoever guards the robot must see it.
-        chunk[~whole] = np.asarray(samples.chunks, np.float32)[~whole, 0]
+        chunk[~inputs.whole] = inputs.own[~inputs.whole]
         return Decision(
             chunk=chunk,
             slot=choice.slot,

@@ -78,6 +78,31 @@ def rescaled(value: np.ndarray) -> np.ndarray:
     return np.where(finite, (value - np.where(np.isfinite(low), low, 0.0)) / span, -np.inf)
 
 
+def improved_logits(siblings: Siblings, visit_offset: float, value_scale: float) -> np.ndarray:
+    """Logits ``[R, C]`` of the improved policy: log prior + σ(completed Q) (Danihelka et al. 2022, section
+    4).
+
+    σ(q) = (visit_offset + max n)·value_scale·q with q rescaled to [0, 1] among siblings;
+    −inf where disqualified.
+    """
+    value = rescaled(completed_value(siblings))
+    most = siblings.visits.max(axis=1, keepdims=True)
+    logits = np.log(np.maximum(siblings.prior, 1e-30))
+    return logits + (visit_offset + most) * value_scale * value
+
+
+def shortfall(logits: np.ndarray, siblings: Siblings) -> np.ndarray:
+    """How far each child's share of the visits lies below the policy of these logits, ``[R, C]``.
+
+    π′(a) − N(a) / (1 + ΣN): taking the largest makes visit shares follow π′ without drawing (Danihelka et al.
+    2022, section 5).
+    """
+    best = logits.max(axis=1, keepdims=True)
+    weight = np.exp(logits - np.where(np.isfinite(best), best, 0.0))
+    policy = weight / np.maximum(weight.sum(axis=1, keepdims=True), 1e-30)
+    return policy - siblings.visits / (1.0 + siblings.parent_visits[:, None])
+
+
 @dataclass(frozen=True)
 class Puct:
     """Q + c·P·√N / (1 + n) (AlphaZero), Q rescaled to [0, 1] among siblings.
@@ -137,10 +162,7 @@ class SequentialHalving:
 
     def __call__(self, siblings: Siblings) -> np.ndarray:
         visits = siblings.visits
-        value = rescaled(completed_value(siblings))
-        most = visits.max(axis=1, keepdims=True)
-        logits = np.log(np.maximum(siblings.prior, 1e-30))
-        score = logits + (self.visit_offset + most) * self.value_scale * value
+        score = improved_logits(siblings, self.visit_offset, self.value_scale)
         if self.gumbel_scale:
             noise = gumbels(stream_keys(siblings.seeds, -1), visits.shape[1])
             score = score + self.gumbel_scale * noise
@@ -150,12 +172,7 @@ class SequentialHalving:
         due = visits == schedule[np.minimum(turn, schedule.size - 1)][:, None]
         # A closed child can leave nobody with the visits that are due; then the score alone decides.
         halving = np.where(due, score + 1e6, score)
-        best = score.max(axis=1, keepdims=True)
-        weight = np.exp(score - np.where(np.isfinite(best), best, 0.0))
-        improved = weight / np.maximum(weight.sum(axis=1, keepdims=True), 1e-30) - visits / (
-            1.0 + turn[:, None]
-        )
-        return np.where(planned[:, None], halving, improved)
+        return np.where(planned[:, None], halving, shortfall(score, siblings))
 
 
 @lru_cache(maxsize=64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,7 @@ _FIELDS: tuple[tuple[str, Any, Any], ...] = (
     ("own", np.float64, np.nan),
     ("spread", np.float64, 0.0),
     ("done", np.float64, 0.0),
+    ("disagreement", np.float32, 0.0),
     ("value", np.float64, np.nan),
     ("closed", np.bool_, False),
 )
@@ -37,7 +39,7 @@ class Tree:
 
     The children of a node are contiguous: ``first_child .. first_child + child_count``. Arrays are ``[B, N]``
     with N the nodes reserved so far; in row b the first ``size[b]`` are in use, node 0 being the root. A node
-    takes 66 bytes and its chunk (4·H·A), beside its latent.
+    takes 78 bytes and its chunk (4·H·A), beside its latent.
 
     Attributes:
         size: Nodes in use, ``int64 [B]``.
@@ -55,6 +57,7 @@ class Tree:
             scored.
         spread: The reward model's spread at the node, ``float64``.
         done: Probability that the episode ended in success on the way here from the parent, ``float64``.
+        disagreement: The world model's disagreement about the node's state, ``float32``.
         value: Backed-up value v(s), ``float64``; NaN before evaluation, −inf when disqualified.
         closed: ``bool``: nothing is left to evaluate at or below this node.
     """
@@ -71,6 +74,7 @@ class Tree:
     own: np.ndarray
     spread: np.ndarray
     done: np.ndarray
+    disagreement: np.ndarray
     value: np.ndarray
     closed: np.ndarray
 
@@ -92,7 +96,7 @@ class Tree:
         Their chunks are not drawn yet; until then their priors are uniform.
         """
         first = self.size[rows]
-        self._reserve(int(first.max()) + count)
+        self.reserve(int(first.max()) + count)
         children = first[:, None] + np.arange(count)
         block = rows[:, None], children
         self.parent[block] = nodes[:, None]
@@ -108,7 +112,8 @@ class Tree:
         count = int(self.child_count[rows[0], nodes[0]])
         return self.first_child[rows, nodes].astype(np.int64)[:, None] + np.arange(count)
 
-    def _reserve(self, nodes: int) -> None:
+    def reserve(self, nodes: int) -> None:
+        """Make room for so many nodes in each row."""
         old = self.parent.shape[1]
         if nodes <= old:
             return
@@ -133,7 +138,10 @@ class LatentPool:
         if isinstance(like, np.ndarray):
             self._new = lambda n: np.empty((n, *like.shape[1:]), like.dtype)
         else:
+            from torch import from_numpy
+
             self._new = lambda n: like.new_empty((n, *like.shape[1:]))
+            self._index = lambda slots: from_numpy(slots).to(like.device)
         self._slots: Any = self._new(max(slots, len(like)))
         self.used = 0
 
@@ -144,14 +152,19 @@ class LatentPool:
             larger = self._new(max(end, 2 * len(self._slots)))
             larger[: self.used] = self._slots[: self.used]
             self._slots = larger
-        self._slots[self.used : end] = latents if isinstance(latents, np.ndarray) else latents.detach()
+        if isinstance(latents, np.ndarray):
+            self._slots[self.used : end] = latents
+        else:
+            self._slots.narrow(0, self.used, len(latents)).copy_(latents.detach())
         slots = np.arange(self.used, end)
         self.used = end
         return slots
 
     def take(self, slots: np.ndarray) -> Latent:
         """Latents ``[M, ...]`` of slots ``int64 [M]``."""
-        return self._slots[slots]
+        if isinstance(self._slots, np.ndarray):
+            return self._slots[slots]
+        return self._slots.index_select(0, self._index(slots))
 
 
 def finite_rows(latents: Latent) -> np.ndarray:
@@ -160,4 +173,6 @@ def finite_rows(latents: Latent) -> np.ndarray:
         if latents.dtype == object:
             return np.ones(len(latents), bool)
         return np.asarray(np.isfinite(latents.reshape(len(latents), -1)).all(axis=1))
+    if math.isfinite(float(latents.detach().sum())):  # what is not finite spreads to the sum
+        return np.ones(len(latents), bool)
     return latents.isfinite().reshape(len(latents), -1).all(dim=1).cpu().numpy()

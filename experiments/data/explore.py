@@ -15,8 +15,8 @@ import numpy as np
 
 from ...interfaces import ActionSamples, Observation, WorldModel
 from ...planner import Context, KernelProposals
-from ...planner.presets import kernel_proposals
-from ...planner.proposals import DEFAULT_BANDWIDTHS
+from ...planner.mixtures import kernel_proposals
+from ...planner.sources import DEFAULT_BANDWIDTHS
 from .delegate import PolicyDelegate
 
 

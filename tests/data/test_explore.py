@@ -7,7 +7,7 @@ import torch
 from forethought.experiments.data.explore import ExploringPolicy
 from forethought.experiments.data.planned import PlannedPolicy
 from forethought.interfaces import ActionSamples, ActionSpec, Observation
-from forethought.planner.presets import kernel_proposals
+from forethought.planner.mixtures import kernel_proposals
 
 SPEC = ActionSpec(low=-np.ones(3), high=np.ones(3), position=(0, 1), gripper=(2,))
 

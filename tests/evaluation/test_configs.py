@@ -10,7 +10,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 
-from forethought.experiments.cli import APPLICATIONS, CONFIGS
+from forethought.experiments.cli import APPLICATIONS, CONFIGS, register_resolvers
+from forethought.experiments.evaluation.arms import compose_arms
+from forethought.planner import PRESETS
 
 GROUPS = {
     folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
@@ -23,7 +25,7 @@ GIVEN_LATER = {
     "controller": {"policy", "planner"},
 }
 """Arguments that evaluation adds to what the config says."""
-SHORTHANDS = ["demo", "baselines"]
+SHORTHANDS = ["demo", "baselines", "compare"]
 """Evaluations with settings of their own."""
 
 
@@ -60,13 +62,13 @@ def check_defaults(config: Any, given_later: set[str]) -> None:
     assert {name: config.get(name, "missing") for name in defaults} == defaults
 
 
-@pytest.mark.parametrize("application", ["train_policy", "train_models"])
-def test_training_configs_repeat_the_defaults_of_the_functions(application):
+@pytest.mark.parametrize("application", ["train_policy", "train_models", "bench_planner"])
+def test_configs_of_functions_repeat_their_defaults(application):
     check_arguments(composed(application), set())
     check_defaults(composed(application), set())
 
 
-@pytest.mark.parametrize("option", ["forethought", "vla_reasoner"])
+@pytest.mark.parametrize("option", ["forethought", "vla_reasoner", "random_shooting", "cem", "icem", "mppi"])
 def test_planner_configs_repeat_the_defaults_of_the_presets(option):
     check_defaults(composed("eval", f"planner={option}").planner, GIVEN_LATER["planner"])
 
@@ -74,12 +76,30 @@ def test_planner_configs_repeat_the_defaults_of_the_presets(option):
 @pytest.mark.parametrize("name", SHORTHANDS)
 def test_arms_of_a_shorthand_choose_options_that_exist(name):
     for arm in composed(name).arms.values():
-        assert {(group, option) for group, option in arm.items()} <= set(OPTIONS)
+        for group, value in arm.items():
+            assert (group, value if isinstance(value, str) else value.option) in OPTIONS
 
 
 def test_best_of_n_asks_the_policy_for_as_many_samples_as_it_imagines():
     config = composed("eval", "planner=best_of_n", "planner.simulations=64")
     assert config.controller.samples == config.planner.n == 64
+
+
+@pytest.mark.parametrize("simulations", [32, 64])
+def test_the_comparison_gives_every_planner_the_same_simulations(simulations):
+    register_resolvers()
+    config = composed("compare", f"simulations={simulations}")
+    choices = dict.fromkeys(GROUPS, "") | {"planner": "forethought"}
+    arms = compose_arms(
+        config, choices, lambda group, option: composed("compare", f"{group}={option}")[group]
+    )
+    planners = {arm.name: arm.parts["planner"] for arm in arms}
+    assert set(planners) == {"policy", *PRESETS}
+    assert {planner["simulations"] for name, planner in planners.items() if name != "policy"} == {simulations}
+    assert {name for name, planner in planners.items() if planner.get("memory_share")} == {"forethought"}
+    samples = {arm.name: arm.parts["controller"]["samples"] for arm in arms}
+    assert samples.pop("best_of_n") == simulations
+    assert set(samples.values()) == {8}
 
 
 def test_a_planner_that_is_not_told_apart_by_samples_gets_the_default_number():

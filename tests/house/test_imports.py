@@ -39,8 +39,13 @@ OPTIONAL = {
     "msgpack": "serve",
     "mani_skill": "simpler",
     "packaging": "core, through hydra",
+    "threadpoolctl": "core, through scikit-learn",
+    "jax": "an environment of its own, constraints-mctx.txt",
+    "mctx": "the same",
 }
 """Modules of extras: imported where they are used, inside functions."""
+
+THROUGH_CORE = {"packaging", "threadpoolctl"}
 
 SIMULATED = ("experiments/benchmarks", "experiments/experts")
 """Folders that only those import who have the benchmark."""
@@ -139,7 +144,7 @@ def test_every_package_that_is_imported_is_declared():
 def test_everything_but_the_simulated_benchmarks_imports_without_any_extra():
     code = f"""
 import importlib, pkgutil, sys
-sys.modules.update(dict.fromkeys({sorted(OPTIONAL.keys() - {"packaging"})!r}))  # importing them fails
+sys.modules.update(dict.fromkeys({sorted(OPTIONAL.keys() - THROUGH_CORE)!r}))  # importing them fails
 import forethought
 simulated = tuple("forethought." + folder.replace("/", ".") for folder in {SIMULATED!r})
 for module in pkgutil.walk_packages(forethought.__path__, "forethought."):

@@ -7,8 +7,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forethought.interfaces import ActionSamples, ActionSpec, Latent, Observation, Prediction, Score
-from forethought.planner import Context, Proposed
+from forethought.interfaces import (
+    ActionSamples,
+    ActionSpec,
+    Latent,
+    Observation,
+    Planner,
+    Prediction,
+    Score,
+)
+from forethought.planner import (
+    PRESETS,
+    Budget,
+    Context,
+    DecisionRule,
+    MaximumBackup,
+    Proposed,
+    Scoring,
+    TreeSearch,
+)
 
 ARM = ActionSpec(
     low=-np.ones(7),
@@ -143,3 +160,31 @@ class FixedMemory:
 
     def all_chunks(self) -> np.ndarray:
         return self.chunks
+
+
+PLAIN = Scoring(pessimism=0.0, discount=1.0)
+FREE = DecisionRule(margin=0.0, visit_fraction=0.0)
+
+
+def line_search(world, reward, actions, **options):
+    settings_ = {
+        "budget": Budget(simulations=10_000),
+        "children": len(actions),
+        "inner_children": len(actions),
+        "scoring": PLAIN,
+        "decision": FREE,
+        "backup": MaximumBackup(),
+    }
+    return TreeSearch(world, reward, EveryAction(action_set(actions)), LINE, **(settings_ | options))
+
+
+def line_samples(batch: int, value: float = 0.0) -> ActionSamples:
+    return ActionSamples(np.full((batch, 1, 1, 1), value, np.float32))
+
+
+def add(state, chunks):
+    return state + chunks[:, 0].astype(np.float64)
+
+
+def arm_planner(name: str, **options) -> Planner:
+    return PRESETS[name](ArmWorld(), NearTarget(), action_spec=ARM, memory=FixedMemory(), **options)

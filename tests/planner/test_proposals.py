@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from planner_fakes import ARM, FixedMemory, policy_samples
 from scipy import stats
 from scipy.spatial.transform import Rotation
+from scipy.special import logsumexp
 
 from forethought.interfaces import ActionSpec, ForethoughtError
 from forethought.planner import (
@@ -18,10 +19,12 @@ from forethought.planner import (
     DatasetKernels,
     KernelProposals,
     PolicyKernels,
+    PrimitiveKernels,
     RetrievedKernels,
+    kernel_proposals,
     running_averages,
 )
-from forethought.planner import density as density_module
+from forethought.planner.density import _sum_of_exponentials, log_density
 from forethought.planner.noise import normals, stream_keys, uniforms
 from forethought.planner.proposals import prior_from_density
 
@@ -120,25 +123,36 @@ def test_a_gripper_that_neither_agrees_nor_opposes_has_no_density():
     horizon=st.integers(1, 3),
     flip=st.sampled_from([0.0, 0.1, 0.5]),
     seed=st.integers(0, 1000),
+    scale=st.sampled_from([0.0, 0.1, 1.0, 30.0]),
 )
-def test_loops_and_matrix_form_agree(
-    rows, queries, kernels, constant, dimension, grippers, horizon, flip, seed
+def test_the_density_is_the_formula_summed_in_full(
+    rows, queries, kernels, constant, dimension, grippers, horizon, flip, seed, scale
 ):
     rng = np.random.default_rng(seed)
     q, c = (
-        rng.normal(size=(rows, queries, dimension)),
-        rng.normal(size=(1 if constant else rows, kernels, dimension)),
+        scale * rng.normal(size=(rows, queries, dimension)),
+        scale * rng.normal(size=(1 if constant else rows, kernels, dimension)),
     )
     signs_q = rng.choice([-1.0, 1.0], (rows, queries, grippers, horizon))
     signs_c = rng.choice([-1.0, 1.0], (len(c), kernels, grippers, horizon))
-    found = []
-    for threshold in (10**9, 0):
-        old, density_module.PAIRS_FOR_MATMUL = density_module.PAIRS_FOR_MATMUL, threshold
-        try:
-            found.append(density_module.log_density(q, signs_q, c, signs_c, (0.2, 0.7), flip))
-        finally:
-            density_module.PAIRS_FOR_MATMUL = old
-    np.testing.assert_allclose(*found, rtol=1e-9)
+    widths = np.array([0.2, 0.7])
+    same = (signs_q[:, :, None] == signs_c[:, None]).all(axis=-1)
+    opposite = (signs_q[:, :, None] != signs_c[:, None]).all(axis=-1)
+    with np.errstate(divide="ignore"):
+        gripper = np.log(np.where(same, 1.0 - flip, np.where(opposite, flip, 0.0))).sum(axis=-1)
+    normal = stats.norm.logpdf(q[:, :, None, None], c[:, None, :, None], widths[:, None]).sum(axis=-1)
+    expected = logsumexp(normal + gripper[..., None], axis=(2, 3)) - np.log(2 * kernels)
+    found = log_density(q, signs_q, c, signs_c, tuple(widths), flip)
+    np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-11)
+
+
+def test_its_exponentials_are_right_to_the_last_digits():
+    x = np.linspace(-650.0, 0.0, 20_001)
+    found = [_sum_of_exponentials(np.array([value]), 0.0, np.zeros(1, np.int64)) for value in x]
+    np.testing.assert_allclose(found, np.exp(x), rtol=1e-13)
+    near = x > -2.0
+    np.testing.assert_allclose(np.array(found)[near], np.exp(x[near]), rtol=1e-15)
+    assert _sum_of_exponentials(np.array([-np.inf, 2.0]), 2.0, np.zeros(2, np.int64)) == 1.0
 
 
 def test_the_density_integrates_to_one():
@@ -250,6 +264,87 @@ class TestAccounting:
             assert not np.isclose(drawn.chunks[a], drawn.chunks[b]).all(axis=(1, 2)).any()
 
 
+class TestPrimitives:
+    def test_they_are_the_elementary_motions_and_leave_the_rest_to_the_policy(self):
+        spec = ActionSpec(
+            low=np.array([-2.0, -1.0, -1.0, -1.0, 0.0]),
+            high=np.array([2.0, 1.0, 1.0, 1.0, 0.08]),
+            position=(0, 1),
+            rotation=(3,),
+            gripper=(4,),
+        )
+        own = np.tile(np.array([0.3, 0.3, 0.7, 0.3, 0.08], np.float32), (1, 2, 3, 1))
+        centres = PrimitiveKernels(spec, reach=0.5).centres(context(own))
+        rest, closed, opened = [0.7, 0.0, 0.08], [0.7, 0.0, 0.0], [0.7, 0.0, 0.08]
+        expected = [
+            [1.0, 0.0, *rest], [-1.0, 0.0, *rest], [0.0, 0.5, *rest], [0.0, -0.5, *rest],
+            [0.0, 0.0, *rest], [0.0, 0.0, *closed], [0.0, 0.0, *opened],
+        ]  # fmt: skip
+        assert centres.shape == (1, 7, 3, 5)
+        for step in range(3):
+            np.testing.assert_allclose(centres[0, :, step], expected, atol=1e-7)
+
+    def test_an_action_without_named_indices_can_only_be_kept(self):
+        own = policy_samples(ActionSpec(low=-np.ones(2), high=np.ones(2)), 2, 3, 4).chunks
+        centres = PrimitiveKernels(ActionSpec(low=-np.ones(2), high=np.ones(2))).centres(context(own))
+        np.testing.assert_array_equal(centres, own[:, :1])
+
+    def test_they_take_their_share_and_are_accounted_for(self):
+        samples = policy_samples(ARM, 2, 4, 8).chunks
+        proposals = kernel_proposals(ARM, FixedMemory(), primitive_share=0.25, bandwidths=(1e-4,))
+        assert proposals.source_names == ("policy", "policy_kernels", "averaged", "primitives")
+        drawn = proposals.propose(context(samples), 36, keep_policy=True)
+        for row in range(2):
+            assert np.bincount(drawn.source[row]).tolist() == [1, 13, 13, 9]
+            centres = PrimitiveKernels(ARM).centres(context(samples))[row]
+            distance = np.abs(drawn.chunks[row, drawn.source[row] == 3][:, None] - centres).max(axis=(2, 3))
+            assert sorted(set(distance.argmin(axis=1))) in ([*range(8)], [0, 1, 2, 3, 4, 5, 6, 7, 8])
+            assert distance.min(axis=1).max() < 1e-3
+
+    def test_without_a_share_nothing_changes(self):
+        samples = policy_samples(ARM, 2, 4, 8).chunks
+        plain = kernel_proposals(ARM, FixedMemory()).propose(context(samples), 20, keep_policy=True)
+        off = kernel_proposals(ARM, FixedMemory(), primitive_share=0.0, primitive_reach=0.9)
+        np.testing.assert_array_equal(
+            off.propose(context(samples), 20, keep_policy=True).chunks, plain.chunks
+        )
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    shares=st.lists(st.floats(0.05, 1.0), min_size=5, max_size=5),
+    count=st.integers(1, 40),
+    flip=st.sampled_from([0.0, 0.2]),
+    keep=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_every_candidate_of_every_source_is_accounted_for_and_has_the_mixtures_density(
+    shares, count, flip, keep, seed
+):
+    samples, memory = policy_samples(ARM, 1, 2, 3, seed=seed).chunks, FixedMemory(horizon=3)
+    sources = (
+        PolicyKernels(shares[0], (0.1, 0.4)),
+        RetrievedKernels(memory, 4, shares[1], (0.2,)),
+        AveragedKernels(ARM, memory, (1, 3), shares[2], (0.3,)),
+        DatasetKernels(memory.all_chunks()[:6], shares[3], (0.5,)),
+        PrimitiveKernels(ARM, 0.5, shares[4], (0.1, 0.2)),
+    )
+    proposals = KernelProposals(ARM, sources, flip_probability=flip)
+    here = context(samples, [seed])
+    drawn = proposals.propose(here, count, keep_policy=keep)
+    used = np.bincount(drawn.source[0], minlength=6)
+    assert used[0] == int(keep)
+    assert used.sum() == count
+    used[1] += int(keep)  # the policy's own slot counts for the first source
+    if used[1:].min() > 0:
+        assert (np.abs(used[1:] - count * np.array(shares) / sum(shares)) < 1.0 + 1e-9).all()
+    assert drawn.prior.sum() == pytest.approx(1.0)
+    parts = [(s.share, np.broadcast_to(s.centres(here), (1, *s.centres(here).shape[1:]))[0], s.bandwidths)
+             for s in sources]  # fmt: skip
+    expected = reference_log_density(ARM, drawn.chunks[0], parts, 0.85, 0.4, flip)
+    np.testing.assert_allclose(drawn.log_density[0], expected, rtol=1e-6, atol=1e-6)
+
+
 def test_chunks_are_inside_the_bounds_and_slot_zero_is_the_policys():
     samples = policy_samples(WIDE, 3, 2, 5).chunks
     samples[:, 1] = WIDE.high
@@ -288,6 +383,9 @@ def test_the_prior_is_uniform_where_no_candidate_has_density():
         (lambda: DatasetKernels(np.full((2, 8, 7), np.nan)), "finite"),
         (lambda: AveragedKernels(ARM, FixedMemory(), over=()), "numbers of neighbours"),
         (lambda: AveragedKernels(ARM, FixedMemory(), over=(4, 0)), "numbers of neighbours"),
+        (lambda: PrimitiveKernels(ARM, reach=0.0), "reach"),
+        (lambda: kernel_proposals(ARM, primitive_share=1.0), "primitive_share"),
+        (lambda: KernelProposals(ARM, (PolicyKernels(),) * 8), "at most 7"),
         (lambda: KernelProposals(ARM, ()), "positive share"),
         (lambda: KernelProposals(ARM, (PolicyKernels(-1.0),)), "policy_kernels"),
         (lambda: KernelProposals(ARM, (PolicyKernels(1.0, (0.1, 0.0)),)), "Bandwidths"),

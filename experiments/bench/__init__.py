@@ -1,0 +1,1 @@
+"""Measurements of the search itself: no robot, no benchmark of tasks, random weights."""

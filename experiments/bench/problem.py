@@ -1,0 +1,244 @@
+"""What the speed of the search is measured on: networks of a stated size with random weights, and parts that
+say how long they took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import nn
+
+from ...interfaces import (
+    ActionSamples,
+    ActionSpec,
+    Latent,
+    Observation,
+    Prediction,
+    RewardModel,
+    Score,
+    WorldModel,
+)
+from ...planner import Context, Proposals, Proposed, TreeSearch
+from ...planner.search import Run
+
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
+"""Clocks by name, in seconds. ``cpu`` counts what the process computed, for a machine that others use."""
+
+ARM = ActionSpec(
+    low=-np.ones(7),
+    high=np.ones(7),
+    position=(0, 1, 2),
+    rotation=(3, 4, 5),
+    gripper=(6,),
+    position_scale=0.05,
+    rotation_scale=0.5,
+)
+"""The action of the measurements: translation, axis-angle rotation, binary gripper."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of the networks and of the actions.
+
+    Attributes:
+        latent: Numbers of a latent.
+        hidden: Width of the two hidden layers of the dynamics, and of those of the value.
+        horizon: Chunk length H; the action size A is that of ``ARM``.
+        actions: Chunks that a node chooses from, at the root and below.
+    """
+
+    latent: int = 128
+    hidden: int = 256
+    horizon: int = 8
+    actions: int = 16
+
+
+class Stopwatch:
+    """Seconds by part, since the last ``reset``."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.now = now
+        self.seconds: dict[str, float] = {}
+
+    def reset(self) -> None:
+        """Forget all parts."""
+        self.seconds.clear()
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Add what runs inside to the part of that name."""
+        start = self.now()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + self.now() - start
+
+
+def layers(inputs: int, hidden: int, outputs: int, seed: int) -> nn.Sequential:
+    """A network with two hidden layers and random weights."""
+    torch.manual_seed(seed)
+    parts: list[nn.Module] = []
+    for a, b in pairwise((inputs, hidden, hidden, outputs)):
+        parts += [nn.Linear(a, b), nn.ReLU()]
+    return nn.Sequential(*parts[:-1]).eval()
+
+
+class TorchWorld:
+    """Dynamics ``tanh(MLP(latent, chunk))``; the proprioception of an observation is the latent."""
+
+    def __init__(self, sizes: Sizes, device: str = "cpu") -> None:
+        self.device = torch.device(device)
+        self.net = layers(sizes.latent + sizes.horizon * ARM.size, sizes.hidden, sizes.latent, 0).to(device)
+
+    def encode(self, observation: Observation) -> Latent:
+        return torch.as_tensor(observation.proprioception, device=self.device)
+
+    @torch.inference_mode()
+    def step(self, latent: Latent, chunks: np.ndarray) -> Prediction:
+        actions = torch.from_numpy(np.ascontiguousarray(chunks)).flatten(1).to(self.device)
+        after = torch.tanh(self.net(torch.cat([torch.as_tensor(latent), actions], dim=1)))
+        zero = np.zeros(len(chunks), np.float32)
+        return Prediction(after, zero, zero)
+
+
+class TorchValue:
+    """Value ``sigmoid(MLP(latent))``."""
+
+    def __init__(self, sizes: Sizes, device: str = "cpu") -> None:
+        self.net = layers(sizes.latent, sizes.hidden, 1, 1).to(device)
+
+    @torch.inference_mode()
+    def score(self, latent: Latent, instruction: Sequence[str]) -> Score:
+        value = torch.sigmoid(self.net(torch.as_tensor(latent))).squeeze(1).cpu().numpy()
+        return Score(value, np.zeros(len(value), np.float32))
+
+
+class NumpyMlp:
+    """The same weights multiplied by NumPy's BLAS: torch's (MKL) does without AVX-512 on other makers'
+    processors, and a call costs more. XLA, below the peer, has neither handicap."""
+
+    def __init__(self, net: nn.Sequential) -> None:
+        linear = [part for part in net if isinstance(part, nn.Linear)]
+        self.weights = [np.ascontiguousarray(part.weight.detach().numpy().T) for part in linear]
+        self.biases = [part.bias.detach().numpy() for part in linear]
+        self._scratch = [np.empty((0, bias.size), np.float32) for bias in self.biases[:-1]]
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        if len(self._scratch[0]) < len(x):  # fresh pages would cost as much as the sums
+            self._scratch = [np.empty((len(x), bias.size), np.float32) for bias in self.biases[:-1]]
+        for weight, bias, scratch in zip(self.weights, self.biases, self._scratch):
+            x = np.matmul(x, weight, out=scratch[: len(x)])
+            x += bias
+            np.maximum(x, 0.0, out=x)
+        return x @ self.weights[-1] + self.biases[-1]
+
+
+class NumpyWorld:
+    """``TorchWorld`` in NumPy, on the CPU."""
+
+    def __init__(self, sizes: Sizes, device: str = "cpu") -> None:
+        self.net = NumpyMlp(TorchWorld(sizes).net)
+
+    def encode(self, observation: Observation) -> Latent:
+        return observation.proprioception
+
+    def step(self, latent: Latent, chunks: np.ndarray) -> Prediction:
+        both = np.concatenate([np.asarray(latent), chunks.reshape(len(chunks), -1)], axis=1)
+        after, zero = self.net(both), np.zeros(len(chunks), np.float32)
+        return Prediction(np.tanh(after, out=after), zero, zero)
+
+
+class NumpyValue:
+    """``TorchValue`` in NumPy, on the CPU."""
+
+    def __init__(self, sizes: Sizes, device: str = "cpu") -> None:
+        self.net = NumpyMlp(TorchValue(sizes).net)
+
+    def score(self, latent: Latent, instruction: Sequence[str]) -> Score:
+        value = 1.0 / (1.0 + np.exp(-self.net(np.asarray(latent))[:, 0]))
+        return Score(value, np.zeros(len(value), np.float32))
+
+
+NETWORKS: dict[str, tuple[Callable[..., WorldModel], Callable[..., RewardModel]]] = {
+    "numpy": (NumpyWorld, NumpyValue),
+    "torch": (TorchWorld, TorchValue),
+}
+"""World model and value by what multiplies their matrices."""
+
+
+@dataclass(eq=False)
+class TimedWorld:
+    """A world model whose steps count as ``network``."""
+
+    inner: WorldModel
+    watch: Stopwatch
+
+    def encode(self, observation: Observation) -> Latent:
+        return self.inner.encode(observation)
+
+    def step(self, latent: Latent, chunks: np.ndarray) -> Prediction:
+        with self.watch.part("network"):
+            return self.inner.step(latent, chunks)
+
+
+@dataclass(eq=False)
+class TimedReward:
+    """A reward model whose scores count as ``network``."""
+
+    inner: RewardModel
+    watch: Stopwatch
+
+    def score(self, latent: Latent, instruction: Sequence[str]) -> Score:
+        with self.watch.part("network"):
+            return self.inner.score(latent, instruction)
+
+
+@dataclass(eq=False)
+class TimedProposals:
+    """Proposals whose draws count as ``sampling``."""
+
+    inner: Proposals
+    watch: Stopwatch
+
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        return self.inner.source_names
+
+    def propose(self, context: Context, count: int, *, keep_policy: bool) -> Proposed:
+        with self.watch.part("sampling"):
+            return self.inner.propose(context, count, keep_policy=keep_policy)
+
+
+@dataclass(frozen=True, eq=False)
+class TimedSearch(TreeSearch):
+    """A search that notes how long evaluations took, networks included, as ``evaluate``."""
+
+    watch: Stopwatch = field(default_factory=lambda: Stopwatch(time.perf_counter))
+
+    def evaluate(self, run: Run, rows: np.ndarray, nodes: np.ndarray) -> None:
+        with self.watch.part("evaluate"):
+            super().evaluate(run, rows, nodes)
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What a planner is asked: an observation, the policy's samples, seeds."""
+
+    observation: Observation
+    samples: ActionSamples
+    seeds: np.ndarray
+
+
+def question(sizes: Sizes, batch: int, seed: int = 0) -> Question:
+    """A random question for B rows. Row b does not depend on the number of rows."""
+    draws = [np.random.default_rng([seed, row]) for row in range(batch)]
+    latent = np.stack([draw.normal(size=sizes.latent) for draw in draws]).astype(np.float32)
+    chunks = np.stack([draw.uniform(-0.8, 0.8, (sizes.actions, sizes.horizon, ARM.size)) for draw in draws])
+    return Question(
+        Observation({}, latent, ("measure",) * batch),
+        ActionSamples(ARM.clip(chunks.astype(np.float32))),
+        np.arange(batch, dtype=np.int64) + seed,
+    )

@@ -1,0 +1,89 @@
+"""What was measured, as tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+
+def speed(rows: Sequence[Mapping[str, Any]], linearity: float | None, title: str = "Speed") -> Table:
+    """Distinct evaluations per second by setting, with the shares of the time and the ratio to the peer."""
+    table = Table(title=title, caption=_caption(linearity))
+    for name in ("threads", "actions", "B", "simulations", "wave", "by"):
+        table.add_column(name, justify="left" if name in ("actions", "by") else "right")
+    for name in ("evaluations/s", "µs each", "to mctx", "network", "gather", "sampling", "tree"):
+        table.add_column(name, justify="right")
+    before = None
+    for row in rows:
+        cell = (row["threads"], row["actions"], row["batch"])
+        if before not in (None, cell):
+            table.add_section()
+        before = cell
+        wave, ratio = row["wave"], row["to_peer"]
+        table.add_row(
+            str(row["threads"]),
+            row["actions"],
+            str(row["batch"]),
+            str(row["simulations"]),
+            "" if wave is None else str(wave),
+            row["network"] or "mctx",
+            f"{row['per_second']:,.0f}",
+            f"{1e6 / row['per_second']:.1f}",
+            "" if ratio is None or wave is None else f"{ratio:.2f}x",
+            *(f"{row['shares'][n]:.2f}" if row["shares"] else "" for n in PARTS),
+        )
+    return table
+
+
+PARTS = ("network", "gather", "sampling", "tree")
+
+
+def _caption(linearity: float | None) -> str:
+    if linearity is None:
+        return ""
+    return f"Time of a simulation, at the most of them over at the second fewest, worst: {linearity:.2f}"
+
+
+def memory(found: Mapping[str, Mapping[str, float]]) -> Table:
+    """Bytes by what they hold."""
+    table = Table(title="Memory")
+    for name in ("actions", "bytes a node", "bytes a latent", "nodes a simulation", "bytes a simulation"):
+        table.add_column(name, justify="left" if name == "actions" else "right")
+    for name, row in found.items():
+        table.add_row(
+            name,
+            f"{row['node_bytes']:.0f}",
+            f"{row['latent_bytes']:.0f}",
+            f"{row['nodes_per_simulation']:.1f}",
+            f"{row['bytes_per_simulation']:,.0f}",
+        )
+    return table
+
+
+def regret(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Mean regret at equal distinct evaluations, and relative to waves of one."""
+    table = Table(title="Regret of the decision at equal distinct evaluations")
+    for name in ("problem", "simulations", "wave", "evaluated", "regret", "to wave 1", "± standard error"):
+        table.add_column(name, justify="left" if name == "problem" else "right")
+    for row in rows:
+        table.add_row(
+            row["problem"],
+            str(row["simulations"]),
+            str(row["wave"]),
+            f"{row['evaluated']:.0f}",
+            f"{row['regret']:.4f}",
+            f"{row['ratio']:.3f}",
+            f"{row['error']:.3f}",
+        )
+    return table
+
+
+def facts(title: str, found: Mapping[str, float]) -> Table:
+    """Names and numbers."""
+    table = Table(title=title)
+    for name in found:
+        table.add_column(name.replace("_", " "), justify="right")
+    table.add_row(*(f"{value:.1f}".removesuffix(".0") for value in found.values()))
+    return table

@@ -1,0 +1,231 @@
+"""Simulations per second, where the time goes, and what a node weighs."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...planner import Budget, KernelProposals, PolicyKernels, PolicySamples, Proposals
+from ...planner.search import Run
+from .peer import Peer
+from .problem import (
+    ARM,
+    CLOCKS,
+    NETWORKS,
+    Sizes,
+    Stopwatch,
+    TimedProposals,
+    TimedReward,
+    TimedSearch,
+    TimedWorld,
+    question,
+)
+
+PROPOSALS: dict[str, Callable[[], Proposals]] = {
+    "shared": lambda: PolicySamples(ARM),
+    "sampled": lambda: KernelProposals(ARM, (PolicyKernels(bandwidths=(0.08,)),), flip_probability=0.0),
+}
+"""Where a node's chunks come from: the same for all nodes of a decision, or each node's own."""
+
+DEPTH = 8
+"""Longest sequence of chunks. mctx has no limit by default; at 4,096 simulations trees rarely get deeper."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured.
+
+    Attributes:
+        actions: ``shared`` or ``sampled``, a name of ``PROPOSALS``.
+        batch: Trees side by side.
+        simulations: Of one decision and row.
+        wave: Leaves of a row that are evaluated together; None for the peer, which has no waves.
+        network: A name of ``NETWORKS``; None for the peer, whose networks are XLA's.
+        threads: Of the networks.
+    """
+
+    actions: str
+    batch: int
+    simulations: int
+    wave: int | None
+    threads: int
+    network: str | None = "numpy"
+
+
+@dataclass
+class Measured:
+    """What was found for a setting, one entry for each round.
+
+    Attributes:
+        seconds: Of a decision.
+        evaluated: Distinct evaluations of a decision, all rows together.
+        parts: Share of the time by part.
+    """
+
+    seconds: list[float] = field(default_factory=list)
+    evaluated: list[int] = field(default_factory=list)
+    parts: list[dict[str, float]] = field(default_factory=list)
+
+    def rate(self) -> float:
+        """Median of distinct evaluations per second."""
+        return statistics.median(n / max(s, 1e-9) for n, s in zip(self.evaluated, self.seconds))
+
+    def shares(self) -> dict[str, float]:
+        """Mean share of the time by part."""
+        names = self.parts[0] if self.parts else {}
+        return {name: statistics.fmean(part[name] for part in self.parts) for name in names}
+
+
+def grid(
+    actions: Sequence[str],
+    batch: Sequence[int],
+    simulations: Sequence[int],
+    wave: Sequence[int],
+    threads: Sequence[int],
+    networks: Sequence[str],
+    with_peer: bool,
+) -> list[Setting]:
+    """All settings; the peer's have neither wave nor network of ours."""
+    kinds: list[tuple[int | None, str | None]] = [(None, None)] if with_peer else []
+    kinds += list(itertools.product(wave, networks))
+    cells = itertools.product(threads, actions, batch, simulations, kinds)
+    return [Setting(a, b, n, w, t, net) for t, a, b, n, (w, net) in cells]
+
+
+def timed_search(setting: Setting, sizes: Sizes, watch: Stopwatch, device: str = "cpu") -> TimedSearch:
+    """The planner that a setting describes, with random weights."""
+    assert setting.wave is not None and setting.network is not None
+    world, value = NETWORKS[setting.network]
+    return TimedSearch(
+        TimedWorld(world(sizes, device), watch),
+        TimedReward(value(sizes, device), watch),
+        TimedProposals(PROPOSALS[setting.actions](), watch),
+        ARM,
+        budget=Budget(simulations=setting.simulations),
+        children=sizes.actions,
+        inner_children=sizes.actions,
+        depth=DEPTH,
+        wave=setting.wave,
+        watch=watch,
+    )
+
+
+def measure(
+    settings: Sequence[Setting],
+    *,
+    sizes: Sizes,
+    repeats: int,
+    seconds: float,
+    clock: str,
+    peer: Peer | None = None,
+    device: str = "cpu",
+) -> Iterator[tuple[Setting, Measured]]:
+    """Measures settings in rounds, one decision of each in turn, so that whatever else the machine does meets
+    all of them alike. Settings of one cell (all waves, and the peer) go round together.
+
+    A cell ends after ``repeats`` rounds, or after 3 once it has taken ``seconds``. The first decision of each
+    setting is not counted.
+    """
+    from threadpoolctl import threadpool_limits
+
+    now = CLOCKS[clock]
+    before = torch.get_num_threads()
+    try:
+        for _, group in itertools.groupby(settings, lambda s: (s.threads, s.actions, s.batch, s.simulations)):
+            cell = list(group)
+            torch.set_num_threads(cell[0].threads)
+            threadpool_limits(cell[0].threads, "blas")
+            watch = Stopwatch(now)
+            asked = question(sizes, cell[0].batch)
+            planners = {s: timed_search(s, sizes, watch, device) for s in cell if s.wave is not None}
+            found = {s: Measured() for s in cell}
+            taken = 0.0
+            for number in range(-1, repeats):
+                for setting in cell:
+                    if setting.wave is None:
+                        assert peer is not None
+                        took, evaluated = peer.ask(setting, sizes)
+                        parts: dict[str, float] = {}
+                    else:
+                        watch.reset()
+                        start = now()
+                        decision = planners[setting].plan(
+                            asked.observation, asked.samples, asked.seeds + number
+                        )
+                        took = now() - start
+                        evaluated = int(decision.simulations.sum())
+                        parts = shares(watch.seconds, took)
+                    taken += took
+                    if number >= 0:
+                        found[setting].seconds.append(took)
+                        found[setting].evaluated.append(evaluated)
+                        found[setting].parts.append(parts)
+                if number >= 2 and taken > seconds:
+                    break
+            yield from found.items()
+    finally:
+        torch.set_num_threads(before)
+        threadpool_limits(before, "blas")
+
+
+def shares(seconds: dict[str, float], whole: float) -> dict[str, float]:
+    """Shares of the whole: the networks; the gather (latents and chunks to and from the nodes); sampling of
+    proposals with their densities; and the tree, which is the rest."""
+    network, sampling = seconds.get("network", 0.0), seconds.get("sampling", 0.0)
+    gather = seconds.get("evaluate", 0.0) - network
+    whole = max(whole, 1e-9)
+    tree = whole - network - gather - sampling
+    named = {"network": network, "gather": gather, "sampling": sampling, "tree": tree}
+    return {name: part / whole for name, part in named.items()}
+
+
+def memory(setting: Setting, sizes: Sizes) -> dict[str, float]:
+    """Bytes of one node, of one evaluated latent, and of all that a decision keeps per simulation."""
+    search = timed_search(setting, sizes, Stopwatch(CLOCKS["wall"]))
+    asked = question(sizes, setting.batch)
+    run = search.search(
+        search.world_model.encode(asked.observation),
+        asked.observation.instruction,
+        asked.samples.chunks,
+        asked.seeds,
+        search.budget.start(),
+    )
+    return weigh(run)
+
+
+def weigh(run: Run) -> dict[str, float]:
+    """What the arrays of a finished search take."""
+    tree, latent = run.tree, run.pool.take(np.zeros(1, np.int64))
+    each = [a for a in vars(tree).values() if isinstance(a, np.ndarray) and a.shape[:2] == tree.parent.shape]
+    node = sum(a.nbytes for a in each) / tree.parent.size
+    of_latent = float(torch.as_tensor(latent).nbytes)
+    used, spent = int(tree.size.sum()), int(run.spent.sum())
+    return {
+        "node_bytes": node,
+        "latent_bytes": of_latent,
+        "nodes_per_simulation": used / spent,
+        "bytes_per_simulation": node * used / spent + of_latent,
+    }
+
+
+def linearity(rows: Sequence[dict[str, Any]]) -> float | None:
+    """Time per simulation at the largest number of simulations over that at the smallest but one, worst over
+    the settings that only differ in it; 1 is linear, None when there is nothing to compare."""
+    worst: float | None = None
+    own = [row for row in rows if row["wave"] is not None]
+    for row in own:
+        same = [
+            r for r in own if all(r[k] == row[k] for k in ("actions", "batch", "wave", "threads", "network"))
+        ]
+        same.sort(key=lambda r: r["simulations"])
+        if len(same) < 2:
+            continue
+        ratio = same[min(1, len(same) - 2)]["per_second"] / same[-1]["per_second"]
+        worst = ratio if worst is None else max(worst, ratio)
+    return worst

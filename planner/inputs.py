@@ -1,0 +1,71 @@
+"""What a planner is given, checked and made finite."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..interfaces import ActionSamples, ActionSpec, Decision, ForethoughtError, Observation
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """A planner's arguments for B rows.
+
+    Attributes:
+        chunks: The policy's samples, ``float32 [B, N, H, A]``, finite: others are replaced by the row's own
+            chunk, and where that is not finite by the middle of the bounds.
+        own: The policy's own chunks as they came, ``float32 [B, H, A]``.
+        whole: Whether the own chunk was finite, ``bool [B]``.
+        seeds: ``int64 [B]``.
+    """
+
+    chunks: np.ndarray
+    own: np.ndarray
+    whole: np.ndarray
+    seeds: np.ndarray
+
+
+def checked(samples: ActionSamples, observation: Observation, seeds: np.ndarray, spec: ActionSpec) -> Inputs:
+    """The arguments of ``Planner.plan`` with shapes checked.
+
+    Raises:
+        ForethoughtError: The shapes fit neither the observation nor the action spec.
+    """
+    chunks, batch = np.asarray(samples.chunks, np.float32), observation.batch
+    good = chunks.ndim == 4 and chunks.shape[0] == batch and min(chunks.shape) > 0
+    if not good or chunks.shape[3] != spec.size:
+        raise ForethoughtError(
+            f"Policy chunks must be [B, N, H, A] with B={batch} rows and the action spec's A={spec.size}; "
+            f"got shape {chunks.shape}. Wrap the policy with the action spec of its benchmark."
+        )
+    seeds = np.asarray(seeds, np.int64).reshape(-1)
+    if seeds.size != batch:
+        raise ForethoughtError(f"plan needs one seed per row, int64 [{batch}]; got {seeds.size} seeds.")
+    own = chunks[:, 0]
+    finite = np.asarray(np.isfinite(chunks).all(axis=(2, 3)))
+    whole = finite[:, 0]
+    if not np.all(finite):
+        stand_in = np.where(whole[:, None, None], own, 0.5 * (spec.low + spec.high))
+        chunks = np.where(finite[:, :, None, None], chunks, stand_in[:, None])
+    return Inputs(chunks, own, whole, seeds)
+
+
+def without_search(inputs: Inputs, spec: ActionSpec, reason: str) -> Decision:
+    """The fallback of every row: the policy's own chunk inside the bounds, or as it came where it was not
+    finite, so that whoever guards the robot sees it."""
+    rows = inputs.whole.size
+    chunk = spec.clip(inputs.chunks[:, 0])
+    chunk[~inputs.whole] = inputs.own[~inputs.whole]
+    unknown, no = np.full(rows, np.nan, np.float32), np.zeros(rows, bool)
+    return Decision(
+        chunk=chunk,
+        slot=np.zeros(rows, np.int32),
+        value=unknown,
+        policy_value=unknown.copy(),
+        overridden=no,
+        fallback=~no,
+        reason=(reason,) * rows,
+        simulations=np.zeros(rows, np.int32),
+    )

@@ -1,0 +1,86 @@
+"""The compiled loops of drawing against the array formulas that they replace."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from planner_fakes import ARM
+
+from forethought.interfaces import ActionSpec
+from forethought.planner import ChunkSpace
+from forethought.planner.noise import normals, stream_keys, uniforms
+
+STEP, FIRST, SECOND = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+
+UNEVEN = dataclasses.replace(
+    ARM, low=-np.array([1, 2, 3, 0.5, 0.1, 1, 0.3]), high=np.array([1, 1, 3, 0.7, 0.1, 1, 1.0])
+)
+SPECS = {
+    "arm": ARM,
+    "uneven bounds": UNEVEN,
+    "continuous gripper": dataclasses.replace(ARM, gripper_is_binary=False),
+    "no gripper": ActionSpec(low=-np.ones(2), high=np.ones(2)),
+}
+
+
+def mixed(state):
+    state = (state ^ (state >> np.uint64(30))) * FIRST
+    state = (state ^ (state >> np.uint64(27))) * SECOND
+    return state ^ (state >> np.uint64(31))
+
+
+def hashed(seeds, streams, n):
+    """SplitMix64 in whole arrays."""
+    with np.errstate(over="ignore"):
+        streams = np.broadcast_to(streams, seeds.shape).astype(np.uint64)
+        keys = mixed(mixed(seeds.view(np.uint64) + STEP) + (streams + np.uint64(1)) * STEP)
+        bits = mixed(keys[:, None] + np.arange(1, n + 1, dtype=np.uint64) * STEP) >> np.uint64(11)
+    return keys, (bits.astype(np.float64) + 0.5) * 2.0**-53
+
+
+@pytest.mark.parametrize("stream", [-1, 7, "each its own"])
+def test_the_hash_is_splitmix64_to_the_bit(stream):
+    draw = np.random.default_rng(0)
+    seeds = draw.integers(-(2**62), 2**62, 50)
+    streams = draw.integers(-5, 10**6, 50) if stream == "each its own" else stream
+    keys, expected = hashed(seeds, streams, 33)
+    np.testing.assert_array_equal(stream_keys(seeds, streams), keys)
+    np.testing.assert_array_equal(uniforms(keys, 33), expected)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 48])
+def test_normals_are_box_muller_of_the_uniforms_to_the_bit(n):
+    keys = stream_keys(np.arange(20), 3)
+    pairs = (n + 1) // 2
+    uniform = uniforms(keys, 2 * pairs)
+    radius, angle = np.sqrt(-2.0 * np.log(uniform[:, :pairs])), 2.0 * np.pi * uniform[:, pairs:]
+    expected = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)[:, :n]
+    np.testing.assert_array_equal(normals(keys, n), expected)
+
+
+@pytest.mark.parametrize("horizon", [1, 5, 8])
+@pytest.mark.parametrize("name", SPECS)
+def test_perturbing_is_the_deviation_added_flipped_and_clipped_to_the_bit(name, horizon):
+    spec = SPECS[name]
+    space, draw = ChunkSpace(spec, horizon), np.random.default_rng(1)
+    centres = draw.uniform(-1.5, 1.5, (6, 4, horizon, spec.size)).astype(np.float32)
+    white = draw.normal(size=(6, 4, space.dimension))
+    flip = draw.random((6, 4, space.gripper.size)) < 0.3
+    expected = centres.astype(np.float64)
+    expected[..., space.continuous] += space.deviation(white)
+    bits = expected[..., space.gripper]
+    mirrored = 2.0 * space.middle[space.gripper] - bits
+    expected[..., space.gripper] = np.where(flip[..., None, :], mirrored, bits)
+    np.testing.assert_array_equal(space.perturb(centres, white, flip), spec.clip(expected))
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_whitening_undoes_the_deviation(name):
+    spec = SPECS[name]
+    space, draw = ChunkSpace(spec, 8), np.random.default_rng(2)
+    white = 0.01 * draw.normal(size=(6, 4, space.dimension))
+    middle = np.broadcast_to(space.middle, (6, 4, 8, spec.size)).copy()
+    middle[..., space.continuous] += space.deviation(white)
+    np.testing.assert_allclose(space.whiten(middle), white, atol=1e-5)
