@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..interfaces import ActionSpec, ForethoughtError
+from ..interfaces import ActionSpec, Candidates, Decision, ForethoughtError
 from .rotation import slerp
 
 
@@ -130,6 +130,35 @@ class DecisionRule:
         if gain > 0.0:
             return f"policy: the best is better by {gain:.3f}, within the margin of {self.margin:g}"
         return "policy: nothing is better"
+
+
+def with_candidates(choice: Choice, root: RootStatistics, prior: np.ndarray, spent: np.ndarray) -> Decision:
+    """The choice as a decision, with the candidates that it was made among.
+
+    Args:
+        choice: What ``DecisionRule`` chose.
+        root: What it chose from.
+        prior: Of the candidates, ``[B, K]``.
+        spent: Distinct evaluations, ``[B]``.
+    """
+    return Decision(
+        chunk=choice.chunk,
+        slot=choice.slot,
+        value=choice.value,
+        policy_value=choice.policy_value,
+        overridden=choice.overridden,
+        fallback=choice.fallback,
+        reason=choice.reason,
+        simulations=spent.astype(np.int32),
+        candidates=Candidates(
+            chunks=root.chunks,
+            source=root.source,
+            source_names=root.source_names,
+            prior=prior.astype(np.float32),
+            value=root.value.astype(np.float32),
+            visits=root.visits,
+        ),
+    )
 
 
 def blend(

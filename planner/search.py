@@ -14,7 +14,6 @@ import numpy as np
 from ..interfaces import (
     ActionSamples,
     ActionSpec,
-    Candidates,
     Decision,
     ForethoughtError,
     Latent,
@@ -24,7 +23,7 @@ from ..interfaces import (
 )
 from .backup import Backup, TemporalDifferenceMix
 from .budget import Budget, Clock
-from .decision import DecisionRule, RootStatistics
+from .decision import DecisionRule, RootStatistics, with_candidates
 from .graft import INHERITED, Subtree, graft
 from .inputs import Inputs, checked, without_search
 from .kernels import Walk
@@ -436,24 +435,6 @@ class TreeSearch:
             closed=tree.closed[block],
         )
         choice = self.decision(root, self.action_spec)
-        chunk = choice.chunk
         # A policy chunk that is not finite leaves as it came: whoever guards the robot must see it.
-        chunk[~inputs.whole] = inputs.own[~inputs.whole]
-        return Decision(
-            chunk=chunk,
-            slot=choice.slot,
-            value=choice.value,
-            policy_value=choice.policy_value,
-            overridden=choice.overridden,
-            fallback=choice.fallback,
-            reason=choice.reason,
-            simulations=run.spent.astype(np.int32),
-            candidates=Candidates(
-                chunks=root.chunks,
-                source=root.source,
-                source_names=root.source_names,
-                prior=tree.prior[block].astype(np.float32),
-                value=root.value.astype(np.float32),
-                visits=root.visits,
-            ),
-        )
+        choice.chunk[~inputs.whole] = inputs.own[~inputs.whole]
+        return with_candidates(choice, root, tree.prior[block], run.spent)

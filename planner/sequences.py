@@ -15,7 +15,6 @@ import numpy as np
 from ..interfaces import (
     ActionSamples,
     ActionSpec,
-    Candidates,
     Decision,
     ForethoughtError,
     Latent,
@@ -26,7 +25,7 @@ from ..interfaces import (
 from .backup import Backup, TemporalDifferenceMix
 from .budget import Budget, Clock
 from .carry import Leftover
-from .decision import DecisionRule, RootStatistics
+from .decision import DecisionRule, RootStatistics, with_candidates
 from .inputs import checked, without_search
 from .population import Population, Run, advance, back_up, best, going
 from .proposals import Context, Proposals
@@ -299,24 +298,7 @@ class SequenceSearch:
             closed=~np.isnan(own),
         )
         choice = self.decision(root, self.action_spec)
-        return Decision(
-            chunk=choice.chunk,
-            slot=choice.slot,
-            value=choice.value,
-            policy_value=choice.policy_value,
-            overridden=choice.overridden,
-            fallback=choice.fallback,
-            reason=choice.reason,
-            simulations=run.spent.astype(np.int32),
-            candidates=Candidates(
-                chunks=root.chunks,
-                source=root.source,
-                source_names=root.source_names,
-                prior=np.full(value.shape, 1.0 / value.shape[1], np.float32),
-                value=value.astype(np.float32),
-                visits=visits,
-            ),
-        )
+        return with_candidates(choice, root, np.full(value.shape, 1.0 / value.shape[1]), run.spent)
 
     def _remember(self, run: Run, latent: Latent, decision: Decision) -> None:
         """Keep the rest of the best sequences and what the executed chunk is expected to do."""
