@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -63,6 +64,16 @@ class ChunkSpace:
         return self.horizon * self.continuous.size
 
     @property
+    def geometry(self) -> tuple[Any, ...]:
+        """What the compiled loops of ``drawing`` need to know, after the noise."""
+        spec = self.spec
+        own, common = math.sqrt(1.0 - self.shared), math.sqrt(self._common)
+        return (
+            *(self.continuous, self.gripper, self.middle, self.scale, own, common),
+            *(spec.low, spec.high, self.gripper),
+        )
+
+    @property
     def _common(self) -> float:
         """Variance of the chunk's mean direction: the one eigenvalue of the time covariance that is not 1 −
         s."""
@@ -100,22 +111,14 @@ class ChunkSpace:
         """Draws around centres ``[..., H, A]``: white noise ``[..., D]`` (already times the bandwidth), and
         the binary grippers inverted for the whole chunk where ``flip`` ``bool [..., G]``. Inside the bounds,
         float32."""
-        spec, dimension = self.spec, self.dimension
-        flat = _contiguous(centres).reshape(-1, self.horizon, spec.size)
+        dimension = self.dimension
+        flat = _contiguous(centres).reshape(-1, self.horizon, self.spec.size)
         white = np.ascontiguousarray(white, np.float64).reshape(len(flat), dimension)
         chunks = drawing.perturb(
             flat,
             white,
             np.ascontiguousarray(flip).reshape(len(flat), self.gripper.size),
-            self.continuous,
-            self.gripper,
-            self.middle,
-            self.scale,
-            math.sqrt(1.0 - self.shared),
-            math.sqrt(self._common),
-            spec.low,
-            spec.high,
-            self.gripper,
+            *self.geometry,
         )
         return chunks.reshape(centres.shape)
 

@@ -38,13 +38,18 @@ def log_density(
         flip_probability: Probability p that a gripper is inverted.
     """
     sigma = np.asarray(bandwidths, np.float64)
-    keep, flip = _log(1.0 - flip_probability), _log(flip_probability)
+    keep, flip = log_probability(1.0 - flip_probability), log_probability(flip_probability)
     total = _log_sums(queries, query_signs, centres, centre_signs, sigma, keep, flip)
-    dimension = queries.shape[2]
-    return total - math.log(centres.shape[1] * sigma.size) - 0.5 * dimension * math.log(2.0 * math.pi)
+    return total + log_normaliser(queries.shape[2], centres.shape[1] * sigma.size)
 
 
-def _log(probability: float) -> float:
+def log_normaliser(dimension: int, kernels: int) -> float:
+    """What the logarithm of a sum over so many equally weighted kernels lacks of a log-density."""
+    return -math.log(kernels) - 0.5 * dimension * math.log(2.0 * math.pi)
+
+
+def log_probability(probability: float) -> float:
+    """Its logarithm, −inf at 0."""
     return math.log(probability) if probability > 0.0 else -math.inf
 
 
@@ -66,11 +71,7 @@ def _log_sums(
     # Centres run fastest everywhere, so that the compiler makes vectors of them.
     middle = np.empty((dimension, n_centres))
     middle_signs = np.empty((grippers, horizon, n_centres))
-    squared = np.empty(n_centres)
-    agreement = np.empty(n_centres)
-    term = np.empty(n_centres)
-    exponent = np.empty(n_centres * sigma.size)
-    bits = np.empty(n_centres * sigma.size, np.int64)
+    work, bits = np.empty((3 + sigma.size, n_centres)), np.empty(n_centres * sigma.size, np.int64)
     for row in range(rows):
         if row == 0 or centres.shape[0] > 1:
             for j in range(n_centres):
@@ -80,38 +81,84 @@ def _log_sums(
                     for t in range(horizon):
                         middle_signs[g, t, j] = centre_signs[row, j, g, t]
         for i in range(n_queries):
-            term[:] = 0.0
-            for g in range(grippers):
-                agreement[:] = 0.0
-                for t in range(horizon):
-                    sign = query_signs[row, i, g, t]
-                    for j in range(n_centres):
-                        agreement[j] += sign * middle_signs[g, t, j]
-                for j in range(n_centres):
-                    if agreement[j] == horizon:
-                        term[j] += keep
-                    elif agreement[j] == -horizon:
-                        term[j] += flip
-                    else:
-                        term[j] = -np.inf
-            squared[:] = 0.0
-            for d in range(dimension):
-                coordinate = queries[row, i, d]
-                for j in range(n_centres):
-                    difference = coordinate - middle[d, j]
-                    squared[j] += difference * difference
-            largest = -np.inf
-            for k in range(sigma.size):
-                log_scale = -dimension * math.log(sigma[k])
-                half_precision = 0.5 / (sigma[k] * sigma[k])
-                offset = k * n_centres
-                for j in range(n_centres):
-                    value = term[j] + log_scale - squared[j] * half_precision
-                    exponent[offset + j] = value
-                    largest = max(largest, value)
-            if largest > -np.inf:
-                out[row, i] = largest + math.log(_sum_of_exponentials(exponent, largest, bits))
+            out[row, i] = _log_sum(
+                queries[row, i], query_signs[row, i], middle, middle_signs, sigma, keep, flip, work, bits
+            )
     return out
+
+
+@njit(cache=True)
+def log_sums_at(
+    queries: np.ndarray,
+    query_signs: np.ndarray,
+    middle: np.ndarray,
+    middle_signs: np.ndarray,
+    rows: np.ndarray,
+    sigma: np.ndarray,
+    keep: float,
+    flip: float,
+) -> np.ndarray:
+    """The same for one query each, ``[M, D]`` and ``[M, G, H]``, under the kernels of ``rows`` ``int64
+    [M]``, whose centres run fastest: ``[R, D, n]`` and ``[R, G, H, n]``. Returns ``[M]``."""
+    n_centres = middle.shape[2]
+    work, bits = np.empty((3 + sigma.size, n_centres)), np.empty(n_centres * sigma.size, np.int64)
+    out = np.empty(len(queries))
+    for i in range(len(queries)):
+        row = rows[i]
+        out[i] = _log_sum(
+            queries[i], query_signs[i], middle[row], middle_signs[row], sigma, keep, flip, work, bits
+        )
+    return out
+
+
+@njit(cache=True, fastmath={"reassoc", "contract", "arcp", "nsz"})
+def _log_sum(
+    query: np.ndarray,
+    signs: np.ndarray,
+    middle: np.ndarray,
+    middle_signs: np.ndarray,
+    sigma: np.ndarray,
+    keep: float,
+    flip: float,
+    work: np.ndarray,
+    bits: np.ndarray,
+) -> float:
+    """Of one query ``[D]`` with signs ``[G, H]`` under centres ``[D, n]`` and ``[G, H, n]``."""
+    term, squared, agreement, exponent = work[0], work[1], work[2], work[3:].reshape(-1)
+    dimension, n_centres = middle.shape
+    grippers, horizon = signs.shape
+    term[:] = 0.0
+    for g in range(grippers):
+        agreement[:] = 0.0
+        for t in range(horizon):
+            sign = signs[g, t]
+            for j in range(n_centres):
+                agreement[j] += sign * middle_signs[g, t, j]
+        for j in range(n_centres):
+            if agreement[j] == horizon:
+                term[j] += keep
+            elif agreement[j] == -horizon:
+                term[j] += flip
+            else:
+                term[j] = -np.inf
+    squared[:] = 0.0
+    for d in range(dimension):
+        coordinate = query[d]
+        for j in range(n_centres):
+            difference = coordinate - middle[d, j]
+            squared[j] += difference * difference
+    largest = -np.inf
+    for k in range(sigma.size):
+        log_scale = -dimension * math.log(sigma[k])
+        half_precision = 0.5 / (sigma[k] * sigma[k])
+        offset = k * n_centres
+        for j in range(n_centres):
+            value = term[j] + log_scale - squared[j] * half_precision
+            exponent[offset + j] = value
+            largest = max(largest, value)
+    if largest == -np.inf:
+        return -np.inf
+    return largest + math.log(_sum_of_exponentials(exponent, largest, bits))
 
 
 @njit(cache=True, fastmath={"reassoc", "contract", "arcp", "nsz"})

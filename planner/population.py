@@ -97,7 +97,8 @@ def advance(
     score = reward_model.score(prediction.latent, [run.instruction[index] for index in row])
     seen = scoring.judge(prediction, score)
     here = row, sequence, at
-    population.slot[here] = run.pool.add(prediction.latent)
+    first = run.pool.add(prediction.latent)
+    population.slot[here] = np.arange(first, run.pool.used)
     population.own[here], population.spread[here] = seen.own, seen.spread
     population.done[here] = seen.done
     np.add.at(run.spent, row, 1)

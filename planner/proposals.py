@@ -2,36 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from ..interfaces import ActionSpec, ForethoughtError, Latent
+from . import one_by_one
 from .chunk_space import ChunkSpace
 from .density import log_density
 from .noise import normals, stream_keys, uniforms
-from .sources import KernelSource, PolicyKernels
+from .one_by_one import Kernels, NodeKernels, remembered
+from .sources import KernelSource, PolicyKernels, varies_with
 
 
-@dataclass(frozen=True, eq=False)
 class Context:
-    """What a proposal may depend on, for M nodes.
+    """What a proposal may depend on, for M nodes of B trees.
 
-    Attributes:
-        samples: The policy's chunks at the root of each node's tree, ``float32 [M, N, H, A]``, finite.
-        latent: State of each node, ``[M, ...]``.
-        instruction: M strings.
+    Args:
+        samples: The policy's chunks, ``float32 [M, N, H, A]``, finite; with ``rows`` those of the trees,
+            ``[B, N, H, A]``.
+        latent: State of each node, ``[M, ...]``, or a function that fetches them when somebody asks.
+        instruction: M strings, or a function that fetches them.
         seeds: ``int64 [M]``, seed of the row.
         nodes: ``int64 [M]``, number of the node within its tree; 0 is the root.
+        rows: ``int64 [M]``, the tree of each node; None: each has its own samples.
+        memo: What sources remember as long as the trees' samples stay the same.
+
+    Attributes:
+        policy: The policy's chunks, a tree each, ``float32 [B, N, H, A]``.
+        rows, seeds, nodes, memo: As given.
     """
 
-    samples: np.ndarray
-    latent: Latent
-    instruction: Sequence[str]
-    seeds: np.ndarray
-    nodes: np.ndarray
+    def __init__(
+        self,
+        samples: np.ndarray,
+        latent: Latent | Callable[[], Latent],
+        instruction: Sequence[str] | Callable[[], Sequence[str]],
+        seeds: np.ndarray,
+        nodes: np.ndarray,
+        rows: np.ndarray | None = None,
+        memo: dict[str, Any] | None = None,
+    ) -> None:
+        self.policy, self.seeds, self.nodes = samples, seeds, nodes
+        self.rows = np.arange(len(samples)) if rows is None else rows
+        self.memo = {} if memo is None else memo
+        self._gathered = samples if rows is None else None
+        self._latent, self._instruction = latent, instruction
+
+    @property
+    def samples(self) -> np.ndarray:
+        """The policy's chunks at the root of each node's tree, ``float32 [M, N, H, A]``."""
+        if self._gathered is None:
+            self._gathered = self.policy[self.rows]
+        return self._gathered
+
+    @property
+    def latent(self) -> Latent:
+        """State of each node, ``[M, ...]``."""
+        if callable(self._latent):
+            self._latent = self._latent()
+        return self._latent
+
+    @property
+    def instruction(self) -> Sequence[str]:
+        """M strings."""
+        if callable(self._instruction):
+            self._instruction = self._instruction()
+        return self._instruction
+
+    def at(self, index: np.ndarray) -> Context:
+        """The context of some of the nodes, ``int64 [m]``."""
+        return Context(
+            self.policy,
+            lambda: self.latent[index],
+            lambda: [self.instruction[i] for i in index],
+            self.seeds[index],
+            self.nodes[index],
+            self.rows[index],
+            self.memo,
+        )
+
+    def of_trees(self) -> Context:
+        """The same for the roots' samples, a tree each, without states."""
+        return Context(self.policy, self._unknown, (), self.seeds[:0], self.nodes[:0])
+
+    @staticmethod
+    def _unknown() -> Latent:
+        raise ForethoughtError(
+            "A source that varies with the tree alone reads no state: it has the policy's samples. Let its "
+            'varies_with be "node".'
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +113,24 @@ class Proposed:
     log_density: np.ndarray
 
 
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """One more candidate for each of M nodes.
+
+    Attributes:
+        chunks: ``float32 [M, H, A]``, inside the bounds.
+        source: ``int8 [M]``, an index into the proposals' ``source_names``.
+        log_prior: ``float64 [M]``; the prior is their softmax over the candidates that a node has so far.
+    """
+
+    chunks: np.ndarray
+    source: np.ndarray
+    log_prior: np.ndarray
+
+
 @runtime_checkable
 class Proposals(Protocol):
-    """Anything that offers chunks to a node."""
+    """Anything that offers chunks to a node. One that can draw them singly is ``OneByOne`` as well."""
 
     @property
     def source_names(self) -> tuple[str, ...]:
@@ -64,6 +141,42 @@ class Proposals(Protocol):
         """At most ``count`` chunks a node. With ``keep_policy`` slot 0 is the policy's own chunk,
         unaltered."""
         ...
+
+
+@runtime_checkable
+class OneByOne(Protocol):
+    """Proposals whose candidates below the root are drawn when the tree asks for them, and not before."""
+
+    def draw(self, context: Context, places: np.ndarray) -> Drawn:
+        """Candidate number ``places[m]`` (``int64 [M]``, from 0) of each node: always the same for the same
+        seed, node and place, whatever else is drawn. Any first n of them are a fair sample."""
+        ...
+
+
+def draw(proposals: Proposals, context: Context, places: np.ndarray, count: int) -> Drawn:
+    """``proposals.draw``; of proposals that cannot, the candidates at these places among ``count``.
+
+    Raises:
+        ForethoughtError: There are fewer candidates than that.
+    """
+    if isinstance(proposals, OneByOne):
+        return proposals.draw(context, places)
+    offered = proposals.propose(context, count, keep_policy=False)
+    if offered.chunks.shape[1] != count:
+        raise _too_few(count, offered.chunks.shape[1])
+    every = np.arange(len(places)), places
+    return Drawn(
+        np.ascontiguousarray(offered.chunks[every], np.float32),
+        np.ascontiguousarray(offered.source[every], np.int8),
+        np.log(np.maximum(offered.prior[every], 1e-300)),
+    )
+
+
+def _too_few(wanted: int, offered: int) -> ForethoughtError:
+    return ForethoughtError(
+        f"Below the root, proposals must offer inner_children={wanted} chunks; got {offered}. "
+        "Lower inner_children, or search at depth 1."
+    )
 
 
 MOST_SOURCES = 7
@@ -102,6 +215,7 @@ class KernelProposals:
     _constant: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = field(
         default_factory=dict, init=False, repr=False
     )
+    _kernels: dict[str, tuple[np.ndarray, Kernels]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.sources or any(not source.share > 0.0 for source in self.sources):
@@ -157,6 +271,32 @@ class KernelProposals:
             chunks, labels, prior_from_density(density, self.temperature or space.dimension or 1), density
         )
 
+    def draw(self, context: Context, places: np.ndarray) -> Drawn:
+        """One more candidate of each node; ``log_prior`` is the log-density divided by the temperature."""
+        space = self.space(context.policy.shape[2])
+
+        def kernels(source: KernelSource) -> tuple[Kernels, np.ndarray]:
+            varies = varies_with(source)
+            if varies == "nothing":
+                return self._constant_kernels(space, source, context), np.zeros(len(places), np.int64)
+            if varies == "tree":
+                trees = remembered(
+                    context.memo, source.name, lambda: Kernels(space, self._centres(source, context.of_trees()))
+                )
+                return trees, context.rows
+            nodes = remembered(context.memo, source.name, NodeKernels)
+            return nodes.of(context, lambda asked: self._centres(source, asked), space)
+
+        return one_by_one.draw(
+            context,
+            places,
+            space=space,
+            sources=self.sources,
+            kernels=kernels,
+            flip_probability=self.flip_probability,
+            temperature=float(self.temperature or space.dimension or 1),
+        )
+
     def log_density(self, context: Context, chunks: np.ndarray) -> np.ndarray:
         """Log-density ``float64 [M, K]`` of chunks ``[M, K, H, A]`` under the mixture (before clipping), per
         unit of normalised volume of the continuous indices and per pattern of the binary grippers."""
@@ -196,9 +336,16 @@ class KernelProposals:
         if known is not None and known[0] is centres:
             return known[1:]
         white, signs = space.whiten(centres), space.signs(centres)
-        if centres.shape[0] == 1:
+        if varies_with(source) == "nothing":
             self._constant[source.name] = centres, white, signs
         return white, signs
+
+    def _constant_kernels(self, space: ChunkSpace, source: KernelSource, context: Context) -> Kernels:
+        centres = self._centres(source, context)
+        known = self._kernels.get(source.name)
+        if known is None or known[0] is not centres:
+            known = self._kernels[source.name] = centres, Kernels(space, centres)
+        return known[1]
 
     def _counts(self, count: int, keep_policy: bool) -> list[int]:
         """Slots per source: largest remainders, so that the sum is exact."""
@@ -241,6 +388,14 @@ class PolicySamples:
         source = np.ones((rows, number), np.int8)
         source[:, 0] = 0
         return Proposed(chunks, source, np.full((rows, number), 1.0 / number), np.zeros((rows, number)))
+
+    def draw(self, context: Context, places: np.ndarray) -> Drawn:
+        """The policy's samples in their order."""
+        chunks = remembered(context.memo, "policy_samples", lambda: self.spec.clip(context.policy))
+        if places.max(initial=0) >= chunks.shape[1]:
+            raise _too_few(int(places.max()) + 1, chunks.shape[1])
+        source = (places > 0).astype(np.int8)
+        return Drawn(chunks[context.rows, places], source, np.zeros(places.size))
 
 
 def prior_from_density(density: np.ndarray, temperature: float) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,7 @@ from .decision import DecisionRule, RootStatistics, with_candidates
 from .graft import INHERITED, Subtree, graft
 from .inputs import Inputs, checked, without_search
 from .kernels import Walk
-from .proposals import Context, Proposals
+from .proposals import Context, Proposals, draw
 from .scoring import Scoring
 from .selection import ProgressiveWidening, Puct, SelectionRule, SequentialHalving, Siblings
 from .settling import Carry, gather, scatter, settle
@@ -49,6 +50,7 @@ class Run:
         source_names: Names of the proposal sources.
         walk: The compiled ``simulate``, or None where a rule has no compiled form.
         carry: The compiled ``backward``, or None where the backup has no compiled form.
+        memo: What proposals remember of this decision.
     """
 
     tree: Tree
@@ -61,6 +63,13 @@ class Run:
     source_names: tuple[str, ...]
     walk: Walk | None = None
     carry: Carry | None = None
+    memo: dict[str, Any] = field(default_factory=dict)
+
+    def instructions(self, rows: np.ndarray) -> list[str]:
+        """The instruction of each of the rows ``[L]``."""
+        if len(set(self.instruction)) == 1:
+            return [self.instruction[0]] * len(rows)
+        return [self.instruction[row] for row in rows.tolist()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +85,7 @@ class TreeSearch:
         children: Candidates K of the root, the policy's own included; fewer if the budget has fewer
             simulations.
         depth: Longest imagined sequence of chunks, >= 1.
-        inner_children: Candidates of every other node.
+        inner_children: Candidates of every other node, drawn one by one as it widens.
         wave: Leaves per row that are evaluated together after phase one.
         root_rule: Selection at the root; None: sequential halving over the budget.
         inner_rule: Selection below the root.
@@ -191,8 +200,8 @@ class TreeSearch:
         nothing = np.zeros(batch, np.int64)
         names = tuple(self.proposals.source_names)
         run = Run(tree, pool, samples, instruction, seeds, nothing, nothing.copy(), names)
-        run.carry = Carry.of(self.backup, self._chunk_discount(run))
-        tree.latent[:, 0] = pool.add(latent)
+        run.carry = Carry.of(self.backup, self._chunk_discount(run), self.inner_children)
+        tree.latent[:, 0] = pool.add(latent) + np.arange(batch)
 
         clock.wave_begins()
         self._phase_one(run, children, inherited)
@@ -216,10 +225,10 @@ class TreeSearch:
             width = np.where(tree.closed[:, 0], 0, np.minimum(self.wave, clock.remaining(run.spent)))
             if not width.any() or not clock.wave_begins():
                 return
-            claims, fresh = self.simulate(run, width, root_rule)
-            self.expand(run, fresh)
-            self.evaluate(run, *claims)
-            self.backward(run, *claims)
+            claims, drawn = self.simulate(run, width, root_rule)
+            self.expand(run, drawn)
+            self.evaluate(run, claims)
+            self.backward(run, claims)
             clock.wave_ends()
             yield run
 
@@ -235,30 +244,30 @@ class TreeSearch:
         if inherited is not None:
             run.source_names = (*run.source_names, INHERITED)
             source = len(run.source_names) - 1
-            graft(inherited, tree, run.pool, nodes[0], source, self.depth, self.scoring.terminal)
-        unknown = tree.latent[:, nodes[0]] == NONE
-        claims = (
-            np.ascontiguousarray(np.nonzero(unknown)[0]),
-            np.broadcast_to(nodes[0], unknown.shape)[unknown],
-        )
-        self.evaluate(run, *claims)
-        self.backward(run, *claims)
+            closing = self.depth, self.inner_children, self.scoring.terminal
+            graft(inherited, tree, run.pool, nodes[0], source, *closing)
+        row, candidate = np.nonzero(tree.latent[:, nodes[0]] == NONE)
+        claims = np.stack([row, nodes[0][candidate]], axis=1)
+        self._add_pending(tree, claims)
+        self.evaluate(run, claims)
+        self.backward(run, claims)
 
     def simulate(
         self, run: Run, width: np.ndarray, root_rule: SelectionRule
-    ) -> tuple[tuple[np.ndarray, np.ndarray], list[tuple[np.ndarray, np.ndarray]]]:
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Claim up to ``width [B]`` distinct leaves per row, one after the other under virtual visits.
 
-        Returns the claims (rows ``[L]``, nodes ``[L]``) and the nodes that received children on the way,
-        whose chunks are yet to be drawn. A leaf that is claimed, and a node below which all is claimed, is
-        blocked for the rest of the wave, so nothing is evaluated twice.
+        Returns the claims ``int64 [L, 2]``, row and node of each, and the children that were opened on the
+        way, whose chunks are yet to be drawn, ``int64 [D, 3]``: row, parent, and which of its children. A
+        leaf that is claimed, and a node below which all is claimed, is blocked for the rest of the wave, so
+        nothing is evaluated twice.
         """
         tree = run.tree
         if run.walk is not None:
             return run.walk(tree, width)
         blocked = tree.closed.copy()
-        claimed: list[tuple[np.ndarray, np.ndarray]] = []
-        fresh: list[tuple[np.ndarray, np.ndarray]] = []
+        claimed: list[np.ndarray] = [np.zeros((0, 2), np.int64)]
+        drawn: list[np.ndarray] = [np.zeros((0, 3), np.int64)]
         left = width.copy()
         # Each walk claims a leaf or blocks a dead end, so this ends.
         while (walking := (left > 0) & ~blocked[:, 0]).any():
@@ -267,26 +276,41 @@ class TreeSearch:
             for _ in range(self.depth):
                 if not rows.size:
                     break
-                unexpanded = tree.first_child[rows, nodes] == NONE
-                if unexpanded.any():
-                    parents = rows[unexpanded], nodes[unexpanded]
-                    tree.add_children(*parents, self.inner_children)
-                    fresh.append(parents)
-                    if blocked.shape[1] < tree.closed.shape[1]:
-                        extra = tree.closed.shape[1] - blocked.shape[1]
-                        blocked = np.pad(blocked, ((0, 0), (0, extra)))
+                if nodes[0] != 0:
+                    blocked = self._widen(run, rows, nodes, blocked, drawn)
                 nodes, rows = self._select(run, rows, nodes, blocked, root_rule)
                 leaf = tree.latent[rows, nodes] == NONE
-                if leaf.any():
-                    claim = rows[leaf], nodes[leaf]
-                    blocked[claim] = True
-                    left[claim[0]] -= 1
-                    self._add_pending(tree, *claim)
-                    claimed.append(claim)
-                    rows, nodes = rows[~leaf], nodes[~leaf]
-        if not claimed:
-            return (np.zeros(0, np.int64), np.zeros(0, np.int64)), fresh
-        return (np.concatenate([c[0] for c in claimed]), np.concatenate([c[1] for c in claimed])), fresh
+                claim = np.stack([rows[leaf], nodes[leaf]], axis=1)
+                blocked[rows[leaf], nodes[leaf]] = True
+                left[rows[leaf]] -= 1
+                self._add_pending(tree, claim)
+                claimed.append(claim)
+                rows, nodes = rows[~leaf], nodes[~leaf]
+        return np.concatenate(claimed), np.concatenate(drawn)
+
+    def _widen(
+        self, run: Run, rows: np.ndarray, nodes: np.ndarray, blocked: np.ndarray, drawn: list[np.ndarray]
+    ) -> np.ndarray:
+        """Open as many children of inner nodes as their visits allow, and one more where all that is open is
+        done or claimed, rather than wait. Returns ``blocked``, which may have to grow."""
+        tree = run.tree
+        fresh = tree.first_child[rows, nodes] == NONE
+        if fresh.any():
+            tree.add_children(rows[fresh], nodes[fresh], 0, self.inner_children)
+            if blocked.shape[1] < tree.nodes.shape[1]:
+                blocked = np.pad(blocked, ((0, 0), (0, tree.nodes.shape[1] - blocked.shape[1])))
+        wanted = self.widening(tree.visits[rows, nodes] + tree.pending[rows, nodes])
+        place = np.arange(self.inner_children)
+        while True:
+            count = tree.child_count[rows, nodes]
+            index = tree.first_child[rows, nodes][:, None] + place
+            stuck = (blocked[rows[:, None], index] | (place >= count[:, None])).all(axis=1)
+            more = (count < self.inner_children) & ((count < wanted) | stuck)
+            if not more.any():
+                return blocked
+            opened = tree.open_child(rows[more], nodes[more])
+            blocked[rows[more], tree.first_child[rows, nodes][more] + opened] = False
+            drawn.append(np.stack([rows[more], nodes[more], opened], axis=1))
 
     def _select(
         self, run: Run, rows: np.ndarray, nodes: np.ndarray, blocked: np.ndarray, root_rule: SelectionRule
@@ -294,87 +318,69 @@ class TreeSearch:
         """The child to go on with, ``[R']``, and its row ``[R']``; rows with nothing left are blocked and
         dropped."""
         tree = run.tree
-        at_root = nodes[0] == 0
-        siblings = Siblings(tree, rows, nodes, run.seeds[rows])
-        free = ~blocked[rows[:, None], siblings.index]
-        if not at_root:
-            visits = tree.visits[rows, nodes] + tree.pending[rows, nodes]
-            opened = free & (np.arange(free.shape[1]) < self.widening(visits)[:, None])
-            # All that is open is done or claimed: widen by one rather than wait.
-            nothing = ~opened.any(axis=1)
-            first = np.zeros_like(free)
-            first[np.arange(rows.size), free.argmax(axis=1)] = True
-            free = np.where(nothing[:, None], free & first, opened)
-        rule = root_rule if at_root else self.inner_rule
-        score = np.where(free, rule(siblings), -np.inf)
-        # A free child may itself score −inf; it still goes before one that is not free.
-        score = np.where(free & ~np.isfinite(score), np.finfo(np.float64).min, score)
-        chosen = siblings.index[np.arange(rows.size), score.argmax(axis=1)]
-        possible = free.any(axis=1)
+        rule = root_rule if nodes[0] == 0 else self.inner_rule
+        chosen, possible = np.zeros(rows.size, np.int64), np.zeros(rows.size, bool)
+        counts = tree.child_count[rows, nodes]
+        for count in np.unique(counts):  # siblings that are equally many form an array
+            same = np.flatnonzero(counts == count)
+            siblings = Siblings(tree, rows[same], nodes[same], run.seeds[rows[same]])
+            free = ~blocked[rows[same, None], siblings.index]
+            score = np.where(free, rule(siblings), -np.inf)
+            # A free child may itself score −inf; it still goes before one that is not free.
+            score = np.where(free & ~np.isfinite(score), np.finfo(np.float64).min, score)
+            chosen[same] = siblings.index[np.arange(same.size), score.argmax(axis=1)]
+            possible[same] = free.any(axis=1)
         blocked[rows[~possible], nodes[~possible]] = True
         return chosen[possible], rows[possible]
 
     @staticmethod
-    def _add_pending(tree: Tree, rows: np.ndarray, nodes: np.ndarray) -> None:
+    def _add_pending(tree: Tree, claims: np.ndarray) -> None:
+        rows, nodes = claims[:, 0], claims[:, 1]
         while rows.size:
-            tree.pending[rows, nodes] += 1
+            np.add.at(tree.pending, (rows, nodes), 1)
             up = tree.parent[rows, nodes].astype(np.int64)
             rows, nodes = rows[up != NONE], up[up != NONE]
 
-    def expand(self, run: Run, fresh: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
-        """Draw the candidates of the nodes that received children, all in one call."""
-        if not fresh:
+    def expand(self, run: Run, drawn: np.ndarray) -> None:
+        """Draw the chunks of the children ``int64 [D, 3]`` that were opened, all in one call."""
+        if not len(drawn):
             return
-        tree = run.tree
-        rows, nodes = (np.concatenate([pair[i] for pair in fresh]) for i in (0, 1))
-        proposed = self.proposals.propose(
-            self._context(run, rows, nodes), self.inner_children, keep_policy=False
-        )
-        if proposed.chunks.shape[1] != self.inner_children:
-            raise ForethoughtError(
-                f"Below the root, proposals must offer inner_children={self.inner_children} chunks; "
-                f"got {proposed.chunks.shape[1]}. Lower inner_children, or search at depth 1."
-            )
-        scatter(
-            (tree.first_child, tree.chunk, tree.source, tree.prior),
-            rows,
-            nodes,
-            np.ascontiguousarray(proposed.chunks, np.float32),
-            np.ascontiguousarray(proposed.source, np.int8),
-            np.ascontiguousarray(proposed.prior, np.float64),
-        )
+        rows, parents, places = drawn[:, 0], drawn[:, 1], drawn[:, 2]
+        offered = draw(self.proposals, self._context(run, rows, parents), places, self.inner_children)
+        scatter(run.tree.nodes, run.tree.chunk, drawn, offered.chunks, offered.source, offered.log_prior)
 
-    def evaluate(self, run: Run, rows: np.ndarray, nodes: np.ndarray) -> None:
-        """Predict and score nodes (rows ``[L]``, nodes ``[L]``, distinct) in one call of each model."""
-        if not rows.size:
+    def evaluate(self, run: Run, claims: np.ndarray) -> None:
+        """Predict and score the claims ``int64 [L, 2]`` (distinct) in one call of each model."""
+        if not len(claims):
             return
         tree, pool = run.tree, run.pool
-        parents, chunks = gather(tree.parent, tree.latent, tree.chunk, rows, nodes)
+        parents, chunks = gather(tree.nodes, tree.chunk, claims)
         prediction = self.world_model.step(pool.take(parents), chunks)
-        slots = pool.add(prediction.latent)
-        if slots.size != rows.size:
+        first = pool.add(prediction.latent)
+        if pool.used - first != len(claims):
             raise ForethoughtError(
-                f"The world model was asked about {rows.size} states and predicted {slots.size}."
+                f"The world model was asked about {len(claims)} states and predicted {pool.used - first}."
             )
-        score = self.reward_model.score(prediction.latent, [run.instruction[row] for row in rows.tolist()])
+        score = self.reward_model.score(prediction.latent, run.instructions(claims[:, 0]))
         judged = self.scoring.judge(prediction, score)
         settle(
-            (tree.latent, tree.own, tree.value, tree.spread, tree.done, tree.disagreement),
-            (tree.closed, tree.depth, run.spent, run.disqualified),
-            rows,
-            nodes,
-            slots[0],
+            tree.nodes,
+            run.spent,
+            run.disqualified,
+            claims,
+            first,
             (judged.own, judged.value, judged.spread, judged.done, judged.disagreement),
             (judged.qualified, judged.ended),
             int(self.depth),
         )
 
-    def backward(self, run: Run, rows: np.ndarray, nodes: np.ndarray) -> None:
+    def backward(self, run: Run, claims: np.ndarray) -> None:
         """Turn the wave's virtual visits into visits and carry the new values up, deepest parents first."""
         tree = run.tree
         if run.carry is not None:
-            run.carry(tree, rows, nodes)
+            run.carry(tree, claims)
             return
+        rows, nodes = claims[:, 0], claims[:, 1]
         discount = self._chunk_discount(run)
         counted = np.isfinite(tree.value[rows, nodes]).astype(np.int32)
         tree.visits[rows, nodes] += counted
@@ -394,8 +400,13 @@ class TreeSearch:
 
     def _refresh(self, tree: Tree, rows: np.ndarray, nodes: np.ndarray, discount: float) -> None:
         """Recompute value and closedness of parents from their children."""
-        both = np.unique(rows * tree.parent.shape[1] + nodes)
-        rows, nodes = both // tree.parent.shape[1], both % tree.parent.shape[1]
+        both = np.unique(rows * tree.nodes.shape[1] + nodes)
+        rows, nodes = both // tree.nodes.shape[1], both % tree.nodes.shape[1]
+        counts = tree.child_count[rows, nodes]
+        for count in np.unique(counts):
+            self._refresh_equal(tree, rows[counts == count], nodes[counts == count], discount)
+
+    def _refresh_equal(self, tree: Tree, rows: np.ndarray, nodes: np.ndarray, discount: float) -> None:
         block = rows[:, None], tree.children(rows, nodes)
         child = tree.value[block]
         seen = np.isfinite(child)
@@ -407,15 +418,19 @@ class TreeSearch:
         )
         done = tree.done[rows, nodes]
         tree.value[rows, nodes] = done + (1.0 - done) * backed
-        tree.closed[rows, nodes] = tree.closed[block].all(axis=1)
+        whole = (nodes == 0) | (block[1].shape[1] == self.inner_children)
+        tree.closed[rows, nodes] = tree.closed[block].all(axis=1) & whole
 
-    def _context(self, run: Run, rows: np.ndarray, nodes: np.ndarray) -> Context:
+    @staticmethod
+    def _context(run: Run, rows: np.ndarray, nodes: np.ndarray) -> Context:
         return Context(
-            samples=run.samples[rows],
-            latent=run.pool.take(run.tree.latent[rows, nodes]),
-            instruction=tuple(run.instruction[row] for row in rows),
-            seeds=run.seeds[rows],
-            nodes=nodes,
+            run.samples,
+            lambda: run.pool.take(run.tree.latent[rows, nodes]),
+            lambda: run.instructions(rows),
+            run.seeds[rows],
+            nodes,
+            rows,
+            run.memo,
         )
 
     def decide(self, run: Run, inputs: Inputs, alive: np.ndarray) -> Decision:

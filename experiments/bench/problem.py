@@ -23,7 +23,7 @@ from ...interfaces import (
     Score,
     WorldModel,
 )
-from ...planner import Context, Proposals, Proposed, TreeSearch
+from ...planner import Context, Drawn, KernelProposals, PolicySamples, Proposed, TreeSearch
 from ...planner.search import Run
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -200,7 +200,7 @@ class TimedReward:
 class TimedProposals:
     """Proposals whose draws count as ``sampling``."""
 
-    inner: Proposals
+    inner: KernelProposals | PolicySamples
     watch: Stopwatch
 
     @property
@@ -211,6 +211,10 @@ class TimedProposals:
         with self.watch.part("sampling"):
             return self.inner.propose(context, count, keep_policy=keep_policy)
 
+    def draw(self, context: Context, places: np.ndarray) -> Drawn:
+        with self.watch.part("sampling"):
+            return self.inner.draw(context, places)
+
 
 @dataclass(frozen=True, eq=False)
 class TimedSearch(TreeSearch):
@@ -218,9 +222,9 @@ class TimedSearch(TreeSearch):
 
     watch: Stopwatch = field(default_factory=lambda: Stopwatch(time.perf_counter))
 
-    def evaluate(self, run: Run, rows: np.ndarray, nodes: np.ndarray) -> None:
+    def evaluate(self, run: Run, claims: np.ndarray) -> None:
         with self.watch.part("evaluate"):
-            super().evaluate(run, rows, nodes)
+            super().evaluate(run, claims)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...planner import Budget, KernelProposals, PolicyKernels, PolicySamples, Proposals
+from ...planner import Budget, KernelProposals, PolicyKernels, PolicySamples
 from ...planner.search import Run
 from .peer import Peer
 from .problem import (
@@ -27,7 +27,7 @@ from .problem import (
     question,
 )
 
-PROPOSALS: dict[str, Callable[[], Proposals]] = {
+PROPOSALS: dict[str, Callable[[], KernelProposals | PolicySamples]] = {
     "shared": lambda: PolicySamples(ARM),
     "sampled": lambda: KernelProposals(ARM, (PolicyKernels(bandwidths=(0.08,)),), flip_probability=0.0),
 }
@@ -202,8 +202,7 @@ def memory(setting: Setting, sizes: Sizes) -> dict[str, float]:
 def weigh(run: Run) -> dict[str, float]:
     """What the arrays of a finished search take."""
     tree, latent = run.tree, run.pool.take(np.zeros(1, np.int64))
-    each = [a for a in vars(tree).values() if isinstance(a, np.ndarray) and a.shape[:2] == tree.parent.shape]
-    node = sum(a.nbytes for a in each) / tree.parent.size
+    node = (tree.nodes.nbytes + tree.chunk.nbytes) / tree.nodes.size
     of_latent = float(torch.as_tensor(latent).nbytes)
     used, spent = int(tree.size.sum()), int(run.spent.sum())
     return {
