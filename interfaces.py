@@ -104,7 +104,7 @@ class ActionSpec:
 
     def clip(self, chunks: np.ndarray) -> np.ndarray:
         """Chunks ``[..., A]`` inside the bounds, a binary gripper snapped to the nearer of its two values."""
-        clipped = np.clip(chunks, self.low, self.high).astype(np.float32, copy=False)
+        clipped = np.minimum(np.maximum(chunks, self.low), self.high).astype(np.float32, copy=False)
         if self.gripper_is_binary and self.gripper:
             index = list(self.gripper)
             middle = 0.5 * (self.low[index] + self.high[index])

@@ -27,7 +27,7 @@ def _mix(state: np.uint64) -> np.uint64:
     return state ^ (state >> _31)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def stream_keys(seeds: np.ndarray, streams: np.ndarray) -> np.ndarray:
     """Keys ``uint64 [M]`` of ``int64 [M]`` seeds and streams ``int64 [M]`` or ``[1]``."""
     out = np.empty(seeds.size, np.uint64)
@@ -37,7 +37,7 @@ def stream_keys(seeds: np.ndarray, streams: np.ndarray) -> np.ndarray:
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def uniforms(keys: np.ndarray, first: int, n: int) -> np.ndarray:
     """Numbers ``first .. first + n`` of each key's stream, inside (0, 1), ``float64 [M, n]``."""
     out = np.empty((keys.size, n))
@@ -49,7 +49,7 @@ def uniforms(keys: np.ndarray, first: int, n: int) -> np.ndarray:
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def whiten(
     chunks: np.ndarray,
     continuous: np.ndarray,
@@ -76,7 +76,18 @@ def whiten(
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True, error_model="numpy")
+def signs(chunks: np.ndarray, gripper: np.ndarray, middle: np.ndarray) -> np.ndarray:
+    """``ChunkSpace.signs`` of ``[L, H, A]``: ``float64 [L, G, H]``."""
+    out = np.empty((len(chunks), gripper.size, chunks.shape[1]))
+    for i in range(len(chunks)):
+        for g in range(gripper.size):
+            for t in range(chunks.shape[1]):
+                out[i, g, t] = 1.0 if chunks[i, t, gripper[g]] > middle[gripper[g]] else -1.0
+    return out
+
+
+@njit(cache=True, error_model="numpy")
 def perturb(
     centres: np.ndarray,
     white: np.ndarray,
@@ -101,7 +112,7 @@ def perturb(
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _perturb_one(
     centre: np.ndarray,
     white: np.ndarray,
@@ -147,7 +158,7 @@ _GOLDEN = 0.6180339887498949
 """Steps of the golden ratio around a circle leave no large gap, whenever they stop."""
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def pick(
     seeds: np.ndarray, nodes: np.ndarray, places: np.ndarray, shares: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -171,7 +182,7 @@ def pick(
     return source, where, keys
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def draw_around(
     wanted: np.ndarray,
     where: np.ndarray,
@@ -192,30 +203,33 @@ def draw_around(
     pairs = (size + 1) // 2
     white, flip = np.empty(2 * pairs), np.zeros(gripper.size, np.bool_)
     chunk = np.empty(centres.shape[2:])
-    scratch = np.empty((3, pairs))
+    # Of their own, not rows of one: else the compiler does not see that they are apart.
+    cosine, sine, scratch = np.empty(pairs), np.empty(pairs), np.empty(pairs)
     for i in range(wanted.size):
         m = wanted[i]
         rank = min(np.int64(where[m] * kernels * bandwidths.size), kernels * bandwidths.size - 1)
-        normal(keys[m], scratch, white)
+        normal(keys[m], cosine, sine, scratch)
         width = bandwidths[rank // kernels]
-        for d in range(size):
-            white[d] *= width
+        for d in range(pairs):
+            white[d] = cosine[d] * width
+        for d in range(pairs):
+            white[pairs + d] = sine[d] * width
         for g in range(gripper.size):
             bits = _mix(keys[m] + np.uint64(2 * pairs + g + 1) * _STEP) >> _11
             flip[g] = (np.float64(bits) + 0.5) * 2.0**-53 < flip_probability
         _perturb_one(centres[rows[m], rank % kernels], white, flip, geometry, chunk, out[m])
 
 
-@njit(cache=True, fastmath={"contract"})
-def normal(key: np.uint64, scratch: np.ndarray, out: np.ndarray) -> None:
-    """Standard normal numbers from the first numbers of a key's stream (Box-Muller) into ``out [2n]``;
-    ``scratch`` is ``float64 [3, n]``.
+@njit(cache=True, error_model="numpy", fastmath={"contract"})
+def normal(key: np.uint64, cosine: np.ndarray, sine: np.ndarray, scratch: np.ndarray) -> None:
+    """Standard normal numbers from the first numbers of a key's stream (Box-Muller), ``float64 [n]`` into
+    ``cosine`` and into ``sine``.
 
     In steps that compile to vector instructions, which calls of ``log`` and ``sin`` do not, and accurate to
     a few units in the last place: the logarithm as 2·atanh((m−1)/(m+1)) of a mantissa m within √½ … √2, sine
     and cosine of an eighth of the circle, each by its Taylor series.
     """
-    radius, turn, mantissa = scratch
+    radius, turn, mantissa = cosine, sine, scratch
     for i in range(radius.size):
         bits = _mix(key + np.uint64(i + 1) * _STEP) >> _11
         radius[i] = (np.float64(bits) + 0.5) * 2.0**-53
@@ -247,27 +261,26 @@ def normal(key: np.uint64, scratch: np.ndarray, out: np.ndarray) -> None:
         quarter = math.floor(4.0 * turn[i] + 0.5)
         t = 6.283185307179586 * (turn[i] - 0.25 * quarter)
         z = t * t
-        sine = -1.0 / 1307674368000.0
-        sine = sine * z + 1.0 / 6227020800.0
-        sine = sine * z - 1.0 / 39916800.0
-        sine = sine * z + 1.0 / 362880.0
-        sine = sine * z - 1.0 / 5040.0
-        sine = sine * z + 1.0 / 120.0
-        sine = sine * z - 1.0 / 6.0
-        sine = t + t * z * sine
-        cosine = 1.0 / 20922789888000.0
-        cosine = cosine * z - 1.0 / 87178291200.0
-        cosine = cosine * z + 1.0 / 479001600.0
-        cosine = cosine * z - 1.0 / 3628800.0
-        cosine = cosine * z + 1.0 / 40320.0
-        cosine = cosine * z - 1.0 / 720.0
-        cosine = cosine * z + 1.0 / 24.0
-        cosine = cosine * z - 1.0 / 2.0
-        cosine = 1.0 + z * cosine
-        swapped = quarter == 1.0 or quarter == 3.0
-        x = sine if swapped else cosine
-        y = cosine if swapped else sine
-        x = -x if quarter == 1.0 or quarter == 2.0 else x
-        y = -y if quarter == 2.0 or quarter == 3.0 else y
-        out[i] = mantissa[i] * x
-        out[turn.size + i] = mantissa[i] * y
+        y = -1.0 / 1307674368000.0
+        y = y * z + 1.0 / 6227020800.0
+        y = y * z - 1.0 / 39916800.0
+        y = y * z + 1.0 / 362880.0
+        y = y * z - 1.0 / 5040.0
+        y = y * z + 1.0 / 120.0
+        y = y * z - 1.0 / 6.0
+        y = t + t * z * y
+        x = 1.0 / 20922789888000.0
+        x = x * z - 1.0 / 87178291200.0
+        x = x * z + 1.0 / 479001600.0
+        x = x * z - 1.0 / 3628800.0
+        x = x * z + 1.0 / 40320.0
+        x = x * z - 1.0 / 720.0
+        x = x * z + 1.0 / 24.0
+        x = x * z - 1.0 / 2.0
+        x = 1.0 + z * x
+        swapped = (quarter == 1.0) | (quarter == 3.0)
+        left = (quarter == 1.0) | (quarter == 2.0)
+        below = (quarter == 2.0) | (quarter == 3.0)
+        radial = mantissa[i]
+        cosine[i] = radial * ((y if swapped else x) * (-1.0 if left else 1.0))
+        sine[i] = radial * ((x if swapped else y) * (-1.0 if below else 1.0))

@@ -15,6 +15,7 @@ import numpy as np
 from numba import njit
 
 from .noise import gumbels, stream_keys
+from .parallel import split
 from .rules import ImprovedPolicy
 from .selection import (
     DensityUcb,
@@ -124,33 +125,58 @@ class Walk:
 
     def __call__(self, tree: Tree, width: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Claims ``int64 [L, 2]`` and drawn ``int64 [D, 3]``; see ``TreeSearch.simulate``."""
-        most = int(width.sum())
         tree.reserve(int(tree.size.max()) + int(width.max()) * self._children)
         if self._blocked.shape != tree.nodes.shape:
             self._blocked = np.zeros(tree.nodes.shape, np.bool_)
-        claims = np.empty((most, 2), np.int64)
-        drawn = np.empty((most * (self._children + self._depth), 3), np.int64)  # more can wait for a wave
-        claimed, opened = _walk(
-            tree.nodes,
-            tree.size,
-            self._blocked,
-            width,
-            self._root,
-            self._inner,
-            self._widening,
-            self._depth,
-            self._children,
-            claims,
-            drawn,
-        )
-        return claims[:claimed], drawn[:opened]
+
+        def part(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+            most = int(width[start:stop].sum())
+            claims = np.empty((most, 2), np.int64)
+            drawn = np.empty((most * (self._children + self._depth), 3), np.int64)  # more can wait for a wave
+            rows = np.arange(start, stop)
+            claimed, opened = _walk(
+                tree.nodes,
+                tree.size,
+                self._blocked,
+                rows,
+                width,
+                self._root,
+                self._inner,
+                self._widening,
+                self._depth,
+                self._children,
+                claims,
+                drawn,
+            )
+            return claims[:claimed], drawn[:opened]
+
+        parts = split(part, width.size, MANY)
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate([claims for claims, _ in parts]), np.concatenate([drawn for _, drawn in parts])
 
 
-@njit(cache=True)
+MANY = 4
+"""Trees from which a second thread is worth being woken."""
+
+
+@njit(cache=True, error_model="numpy")
+def widths(nodes: np.ndarray, spent: np.ndarray, simulations: int, wave: int) -> tuple[np.ndarray, bool]:
+    """Leaves that each row may claim now, ``int64 [B]``, of ``simulations`` in all; and whether any may."""
+    width, some = np.zeros(spent.size, np.int64), False
+    for row in range(spent.size):
+        if not nodes[row, 0].closed:
+            width[row] = min(wave, max(simulations - spent[row], 0))
+            some = some or width[row] > 0
+    return width, some
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _walk(
     tree: np.ndarray,
     size: np.ndarray,
     blocked: np.ndarray,
+    rows: np.ndarray,
     width: np.ndarray,
     root: Any,
     inner: Any,
@@ -162,7 +188,7 @@ def _walk(
 ) -> tuple[int, int]:
     score = np.empty(max(inner_children, tree[0, 0].child_count))
     claimed, opened = 0, 0
-    for row in range(width.size):
+    for row in rows:
         left = width[row]
         if left <= 0:
             continue
@@ -222,7 +248,7 @@ def _walk(
     return claimed, opened
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _open(nodes: np.ndarray, parent: int, child: int) -> None:
     """``Tree.open_child`` in one row."""
     new = nodes[child]
@@ -234,7 +260,7 @@ def _open(nodes: np.ndarray, parent: int, child: int) -> None:
     nodes[parent].child_count = place + 1
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _widened(visits: int, widening: tuple[float, float], most: int) -> int:
     """``ProgressiveWidening``, and not more than there may be."""
     factor, power = widening
@@ -243,7 +269,7 @@ def _widened(visits: int, widening: tuple[float, float], most: int) -> int:
     return np.int64(min(math.ceil(factor * grown), most))
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _best(score: np.ndarray, blocked: np.ndarray) -> int:
     """The free sibling with the highest score, the first of equals; scores that are not finite come last."""
     chosen, best = -1, -np.inf
@@ -256,7 +282,7 @@ def _best(score: np.ndarray, blocked: np.ndarray) -> int:
     return chosen
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _complete(children: np.ndarray, parent: float, out: np.ndarray) -> tuple[int, float, float]:
     """Completed values into ``out``; visits of all, the lowest and the highest finite value."""
     total, weighted, evaluated, all_visits, known = 0.0, 0.0, 0, 0, 0
@@ -284,14 +310,14 @@ def _complete(children: np.ndarray, parent: float, out: np.ndarray) -> tuple[int
     return all_visits, low, high
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _rescale(out: np.ndarray, count: int, low: float, high: float) -> None:
     span = max(high - low, 1e-8) if math.isfinite(high - low) else 1.0
     for i in range(count):
         out[i] = (out[i] - low) / span if math.isfinite(out[i]) else -np.inf
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _score(kind: int, children: np.ndarray, parent: float, constants: np.ndarray, out: np.ndarray) -> None:
     """``Puct`` or ``DensityUcb`` into ``out``."""
     all_visits, low, high = _complete(children, parent, out)
@@ -310,7 +336,7 @@ def _score(kind: int, children: np.ndarray, parent: float, constants: np.ndarray
             out[i] += constants[0] * math.sqrt(log_total / (1.0 + count * children[i].prior))
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _score_halving(
     children: np.ndarray,
     parent: float,

@@ -3,6 +3,7 @@ the decision."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from .chunk_space import ChunkSpace
 from .density import log_normaliser, log_probability, log_sums_at
 from .drawing import draw_around, pick
+from .parallel import split
 
 if TYPE_CHECKING:
     from .proposals import Context, Drawn
@@ -101,25 +103,36 @@ def draw(
     seeds = np.ascontiguousarray(context.seeds, np.int64)
     origin, where, keys = pick(seeds, nodes, places, share.cumsum())
     found = [kernels(source) for source in sources]
+    widths = [np.asarray(source.bandwidths, np.float64) for source in sources]
     horizon, size = context.policy.shape[2:]
     chunks = np.empty((places.size, horizon, size), np.float32)
-    every = np.arange(places.size)
-    for index, (source, (of, entry)) in enumerate(zip(sources, found)):
-        wanted = every if len(sources) == 1 else np.flatnonzero(origin == index)
-        if wanted.size:
-            widths = np.asarray(source.bandwidths, np.float64)
-            draw_around(
-                wanted, where, keys, of.centres, entry, widths, flip_probability, space.geometry, chunks
-            )
-    white, signs = space.whiten(chunks), np.ascontiguousarray(space.signs(chunks))
     keep, flip = log_probability(1.0 - flip_probability), log_probability(flip_probability)
-    total = np.full(places.size, -np.inf)
-    for source, weight, (of, entry) in zip(sources, share, found):
-        widths = np.asarray(source.bandwidths, np.float64)
-        part = log_sums_at(white, signs, of.white, of.signs, entry, widths, keep, flip)
-        part += log_normaliser(space.dimension, of.centres.shape[1] * widths.size) + np.log(weight)
-        total = part if len(sources) == 1 else np.logaddexp(total, part)
-    return Drawn(chunks, (origin + 1).astype(np.int8), (total + space.log_det) / temperature)
+
+    def part(start: int, stop: int) -> np.ndarray:
+        here = slice(start, stop)
+        for index, (of, entry) in enumerate(found):
+            wanted = np.flatnonzero(origin[here] == index) + start if len(sources) > 1 else None
+            wanted = np.arange(start, stop) if wanted is None else wanted
+            draw_around(
+                wanted, where, keys, of.centres, entry, widths[index], flip_probability, space.geometry, chunks
+            )
+        white, signs = space.whiten(chunks[here]), space.signs(chunks[here])
+        total = None
+        for index, (of, entry) in enumerate(found):
+            density = log_sums_at(white, signs, of.white, of.signs, entry[here], widths[index], keep, flip)
+            kernels_of = of.centres.shape[1] * widths[index].size
+            density += log_normaliser(space.dimension, kernels_of) + math.log(share[index]) + space.log_det
+            total = density if total is None else np.logaddexp(total, density)
+        assert total is not None
+        return total
+
+    total = split(part, places.size, MANY)
+    log_prior = (total[0] if len(total) == 1 else np.concatenate(total)) / temperature
+    return Drawn(chunks, (origin + 1).astype(np.int8), log_prior)
+
+
+MANY = 96
+"""Chunks from which a second thread is worth being woken."""
 
 
 def remembered(memo: dict[str, Any], name: str, make: Callable[[], Any]) -> Any:

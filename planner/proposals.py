@@ -159,8 +159,9 @@ def draw(proposals: Proposals, context: Context, places: np.ndarray, count: int)
     Raises:
         ForethoughtError: There are fewer candidates than that.
     """
-    if isinstance(proposals, OneByOne):
-        return proposals.draw(context, places)
+    one = getattr(proposals, "draw", None)  # isinstance of a protocol takes longer than the draw
+    if one is not None:
+        return one(context, places)
     offered = proposals.propose(context, count, keep_policy=False)
     if offered.chunks.shape[1] != count:
         raise _too_few(count, offered.chunks.shape[1])
@@ -383,7 +384,7 @@ class PolicySamples:
     source_names: tuple[str, ...] = ("policy", "policy_samples")
 
     def propose(self, context: Context, count: int, *, keep_policy: bool) -> Proposed:
-        chunks = self.spec.clip(context.samples[:, :count])
+        chunks = self._clipped(context)[context.rows, :count]
         rows, number = chunks.shape[:2]
         source = np.ones((rows, number), np.int8)
         source[:, 0] = 0
@@ -391,11 +392,14 @@ class PolicySamples:
 
     def draw(self, context: Context, places: np.ndarray) -> Drawn:
         """The policy's samples in their order."""
-        chunks = remembered(context.memo, "policy_samples", lambda: self.spec.clip(context.policy))
+        chunks = self._clipped(context)
         if places.max(initial=0) >= chunks.shape[1]:
             raise _too_few(int(places.max()) + 1, chunks.shape[1])
         source = (places > 0).astype(np.int8)
         return Drawn(chunks[context.rows, places], source, np.zeros(places.size))
+
+    def _clipped(self, context: Context) -> np.ndarray:
+        return remembered(context.memo, "policy_samples", lambda: self.spec.clip(context.policy))
 
 
 def prior_from_density(density: np.ndarray, temperature: float) -> np.ndarray:

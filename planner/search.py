@@ -27,11 +27,11 @@ from .budget import Budget, Clock
 from .decision import DecisionRule, RootStatistics, with_candidates
 from .graft import INHERITED, Subtree, graft
 from .inputs import Inputs, checked, without_search
-from .kernels import Walk
+from .kernels import Walk, widths
 from .proposals import Context, Proposals, draw
 from .scoring import Scoring
 from .selection import ProgressiveWidening, Puct, SelectionRule, SequentialHalving, Siblings
-from .settling import Carry, gather, scatter, settle
+from .settling import Carry, gather, judge_and_settle, scatter, settle
 from .tree import NONE, LatentPool, Tree, finite_rows
 
 
@@ -222,8 +222,8 @@ class TreeSearch:
             seeds=seeds,
         )
         while True:
-            width = np.where(tree.closed[:, 0], 0, np.minimum(self.wave, clock.remaining(run.spent)))
-            if not width.any() or not clock.wave_begins():
+            width, some = widths(tree.nodes, run.spent, clock.simulations, int(self.wave))
+            if not some or not clock.wave_begins():
                 return
             claims, drawn = self.simulate(run, width, root_rule)
             self.expand(run, drawn)
@@ -237,18 +237,20 @@ class TreeSearch:
         tree, rows = run.tree, np.arange(run.tree.batch)
         root = np.zeros(rows.size, np.int64)
         proposed = self.proposals.propose(self._context(run, rows, root), children, keep_policy=True)
-        nodes = tree.add_children(rows, root, proposed.chunks.shape[1])
-        tree.chunk[:, nodes[0]] = proposed.chunks
-        tree.source[:, nodes[0]] = proposed.source
-        tree.prior[:, nodes[0]] = proposed.prior
+        nodes = tree.add_roots(proposed.chunks.shape[1])
+        tree.chunk[:, nodes] = proposed.chunks
+        tree.source[:, nodes] = proposed.source
+        tree.prior[:, nodes] = proposed.prior
         if inherited is not None:
             run.source_names = (*run.source_names, INHERITED)
             source = len(run.source_names) - 1
             closing = self.depth, self.inner_children, self.scoring.terminal
-            graft(inherited, tree, run.pool, nodes[0], source, *closing)
-        row, candidate = np.nonzero(tree.latent[:, nodes[0]] == NONE)
-        claims = np.stack([row, nodes[0][candidate]], axis=1)
-        self._add_pending(tree, claims)
+            graft(inherited, tree, run.pool, np.arange(nodes.start, nodes.stop), source, *closing)
+        unknown = tree.latent[:, nodes] == NONE
+        claims = np.argwhere(unknown)
+        claims[:, 1] += nodes.start
+        tree.pending[:, nodes] = unknown
+        tree.pending[:, 0] = unknown.sum(axis=1)
         self.evaluate(run, claims)
         self.backward(run, claims)
 
@@ -362,17 +364,15 @@ class TreeSearch:
                 f"The world model was asked about {len(claims)} states and predicted {pool.used - first}."
             )
         score = self.reward_model.score(prediction.latent, run.instructions(claims[:, 0]))
-        judged = self.scoring.judge(prediction, score)
-        settle(
-            tree.nodes,
-            run.spent,
-            run.disqualified,
-            claims,
-            first,
-            (judged.own, judged.value, judged.spread, judged.done, judged.disagreement),
-            (judged.qualified, judged.ended),
-            int(self.depth),
-        )
+        totals = run.spent, run.disqualified
+        if type(self.scoring) is Scoring:
+            numbers, whole = self.scoring.numbers(prediction, score)
+            weights = self.scoring.weights
+            judge_and_settle(tree.nodes, totals, claims, first, numbers, whole, weights, int(self.depth))
+            return
+        seen = self.scoring.judge(prediction, score)
+        judged = seen.own, seen.value, seen.done, seen.qualified, seen.ended, seen.spread, seen.disagreement
+        settle(tree.nodes, totals, claims, first, judged, int(self.depth))
 
     def backward(self, run: Run, claims: np.ndarray) -> None:
         """Turn the wave's virtual visits into visits and carry the new values up, deepest parents first."""

@@ -49,7 +49,7 @@ class Carry:
         _carry(tree.nodes, claims, self._how)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def gather(nodes: np.ndarray, chunk: np.ndarray, claims: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Latent slots ``[L]`` of the parents of claims ``int64 [L, 2]``, and the claims' chunks."""
     slots = np.empty(len(claims), np.int64)
@@ -61,7 +61,7 @@ def gather(nodes: np.ndarray, chunk: np.ndarray, claims: np.ndarray) -> tuple[np
     return slots, chunks
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def scatter(
     nodes: np.ndarray,
     chunk: np.ndarray,
@@ -96,7 +96,7 @@ def scatter(
             siblings[k].prior /= total
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def judge(
     value: np.ndarray,
     spread: np.ndarray,
@@ -122,37 +122,49 @@ def judge(
     return own, scores, certain, qualified, ended
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def settle(
     nodes: np.ndarray,
-    spent: np.ndarray,
-    disqualified: np.ndarray,
+    totals: tuple[np.ndarray, np.ndarray],
     claims: np.ndarray,
     first_slot: int,
     judged: Any,
-    facts: Any,
     max_depth: int,
 ) -> None:
-    """Write what the models said about claims ``int64 [L, 2]``; see ``TreeSearch.evaluate``.
-
-    ``judged`` holds own and backed-up scores, spread, done and disagreement, each ``float64 [L]``; ``facts``
-    who qualifies and who ended, ``bool [L]``.
-    """
-    owns, values, spreads, dones, disagreements = judged
-    qualified, ended = facts
+    """Write what ``judge`` said about claims ``int64 [L, 2]``, and the spread and disagreement before it, to
+    the nodes; ``totals`` counts evaluations, and those that were not finite, ``int64 [B]``."""
+    own, value, done, qualified, ended, spread, disagreement = judged
+    spent, disqualified = totals
     for i in range(len(claims)):
         row, index = claims[i]
         node = nodes[row, index]
         node.latent = first_slot + i
-        node.own, node.value, node.spread = owns[i], values[i], spreads[i]
-        node.done, node.disagreement = dones[i], disagreements[i]
+        node.own, node.value, node.spread = own[i], value[i], spread[i]
+        node.done, node.disagreement = done[i], disagreement[i]
         node.closed = ended[i] or node.depth >= max_depth
         spent[row] += 1
         if not qualified[i]:
             disqualified[row] += 1
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
+def judge_and_settle(
+    nodes: np.ndarray,
+    totals: tuple[np.ndarray, np.ndarray],
+    claims: np.ndarray,
+    first_slot: int,
+    numbers: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    whole: np.ndarray,
+    weights: tuple[float, float, float],
+    max_depth: int,
+) -> None:
+    """``judge`` and ``settle`` in one call; ``numbers`` are value, spread, disagreement and done."""
+    value, spread, disagreement, done = numbers
+    judged = judge(value, spread, disagreement, done, whole, weights)
+    settle(nodes, totals, claims, first_slot, (*judged, spread, disagreement), max_depth)
+
+
+@njit(cache=True, error_model="numpy")
 def _carry(nodes: np.ndarray, claims: np.ndarray, how: tuple[int, float, float, int]) -> None:
     kind, beta, discount, inner_children = how
     for i in range(len(claims)):
@@ -171,7 +183,7 @@ def _carry(nodes: np.ndarray, claims: np.ndarray, how: tuple[int, float, float, 
             up = np.int64(parent.parent)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _refresh(
     nodes: np.ndarray, index: int, kind: int, beta: float, discount: float, inner_children: int
 ) -> None:

@@ -130,6 +130,18 @@ class Tree:
         self.child_count[rows, nodes] = count
         return children
 
+    def add_roots(self, count: int) -> slice:
+        """Append ``count`` candidates to the root of every row of new trees. Their numbers."""
+        self.reserve(1 + count)
+        candidates = slice(1, 1 + count)
+        self.nodes[:, candidates] = BLANK
+        self.nodes["parent"][:, candidates] = 0
+        self.nodes["depth"][:, candidates] = 1
+        self.nodes["first_child"][:, 0] = 1
+        self.nodes["child_count"][:, 0] = count
+        self.size[:] = 1 + count
+        return candidates
+
     def open_child(self, rows: np.ndarray, nodes: np.ndarray) -> np.ndarray:
         """Open the next reserved child of one node of each row. Which of the children it is, ``int64 [R]``.
 
@@ -208,7 +220,9 @@ def finite_rows(latents: Latent) -> np.ndarray:
     if isinstance(latents, np.ndarray):
         if latents.dtype == object:
             return np.ones(len(latents), bool)
+        if math.isfinite(float(latents.sum())):  # what is not finite spreads to the sum
+            return np.ones(len(latents), bool)
         return np.asarray(np.isfinite(latents.reshape(len(latents), -1)).all(axis=1))
-    if math.isfinite(float(latents.detach().sum())):  # what is not finite spreads to the sum
+    if math.isfinite(float(latents.detach().sum())):
         return np.ones(len(latents), bool)
     return latents.isfinite().reshape(len(latents), -1).all(dim=1).cpu().numpy()

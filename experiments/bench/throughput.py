@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numba
 import numpy as np
 import torch
 
@@ -140,6 +141,7 @@ def measure(
         for _, group in itertools.groupby(settings, lambda s: (s.threads, s.actions, s.batch, s.simulations)):
             cell = list(group)
             torch.set_num_threads(cell[0].threads)
+            numba.set_num_threads(min(cell[0].threads, numba.config.NUMBA_NUM_THREADS))
             threadpool_limits(cell[0].threads, "blas")
             watch = Stopwatch(now)
             asked = question(sizes, cell[0].batch)
@@ -171,6 +173,7 @@ def measure(
             yield from found.items()
     finally:
         torch.set_num_threads(before)
+        numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
         threadpool_limits(before, "blas")
 
 
