@@ -21,27 +21,30 @@ def log_density(
     query_signs: np.ndarray,
     centres: np.ndarray,
     centre_signs: np.ndarray,
+    entries: np.ndarray,
     bandwidths: Sequence[float],
     flip_probability: float,
 ) -> np.ndarray:
-    """Log-density ``float64 [M, K]`` of queries under equally weighted kernels, in whitened units.
+    """Log-density ``float64 [M]`` of queries under equally weighted kernels, in whitened units.
 
     A kernel is ``mean over σ of N(query; centre, σ²I)`` times, per gripper, 1−p where the gripper does what
     the centre does, p where it does the opposite at every step, 0 elsewhere: exactly how
     ``ChunkSpace.perturb`` draws.
 
     Args:
-        queries: ``[M, K, D]``.
-        query_signs: ``[M, K, G, H]``, ±1.
-        centres: ``[M, n, D]`` or ``[1, n, D]``.
-        centre_signs: ``[M, n, G, H]`` or ``[1, n, G, H]``, ±1.
+        queries: ``float64 [M, D]``.
+        query_signs: ``float64 [M, G, H]``, ±1.
+        centres: ``float64 [R, D, n]``. Centres run fastest, so that the compiler makes vectors of them.
+        centre_signs: ``float64 [R, G, H, n]``, ±1.
+        entries: Which of the R sets of kernels each query is under, ``int64 [M]``.
         bandwidths: Standard deviations σ.
         flip_probability: Probability p that a gripper is inverted.
     """
     sigma = np.asarray(bandwidths, np.float64)
     keep, flip = log_probability(1.0 - flip_probability), log_probability(flip_probability)
-    total = _log_sums(queries, query_signs, centres, centre_signs, sigma, keep, flip)
-    return total + log_normaliser(queries.shape[2], centres.shape[1] * sigma.size)
+    total = log_sums(queries, query_signs, centres, centre_signs, entries, sigma, keep, flip)
+    total += log_normaliser(queries.shape[1], centres.shape[2] * sigma.size)
+    return total
 
 
 def log_normaliser(dimension: int, kernels: int) -> float:
@@ -54,42 +57,8 @@ def log_probability(probability: float) -> float:
     return math.log(probability) if probability > 0.0 else -math.inf
 
 
-@njit(cache=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
-def _log_sums(
-    queries: np.ndarray,
-    query_signs: np.ndarray,
-    centres: np.ndarray,
-    centre_signs: np.ndarray,
-    sigma: np.ndarray,
-    keep: float,
-    flip: float,
-) -> np.ndarray:
-    """Logarithm of the sum over kernels and bandwidths, ``[M, K]``, without the constants."""
-    rows, n_queries, dimension = queries.shape
-    n_centres = centres.shape[1]
-    grippers, horizon = query_signs.shape[2], query_signs.shape[3]
-    out = np.full((rows, n_queries), -np.inf)
-    # Centres run fastest everywhere, so that the compiler makes vectors of them.
-    middle = np.empty((dimension, n_centres))
-    middle_signs = np.empty((grippers, horizon, n_centres))
-    work = _scratch(n_centres, sigma.size)
-    for row in range(rows):
-        if row == 0 or centres.shape[0] > 1:
-            for j in range(n_centres):
-                for d in range(dimension):
-                    middle[d, j] = centres[row, j, d]
-                for g in range(grippers):
-                    for t in range(horizon):
-                        middle_signs[g, t, j] = centre_signs[row, j, g, t]
-        for i in range(n_queries):
-            out[row, i] = _log_sum(
-                queries[row, i], query_signs[row, i], middle, middle_signs, sigma, keep, flip, work
-            )
-    return out
-
-
 @njit(cache=True, nogil=True, error_model="numpy")
-def log_sums_at(
+def log_sums(
     queries: np.ndarray,
     query_signs: np.ndarray,
     middle: np.ndarray,
@@ -99,16 +68,13 @@ def log_sums_at(
     keep: float,
     flip: float,
 ) -> np.ndarray:
-    """The same for one query each, ``[M, D]`` and ``[M, G, H]``, under the kernels of ``rows`` ``int64
-    [M]``, whose centres run fastest: ``[R, D, n]`` and ``[R, G, H, n]``. Returns ``[M]``."""
+    """``log_density`` without the constants; ``keep`` and ``flip`` are the logarithms of 1−p and p."""
     n_centres = middle.shape[2]
     work = _scratch(n_centres, sigma.size)
     out = np.empty(len(queries))
     for i in range(len(queries)):
         row = rows[i]
-        out[i] = _log_sum(
-            queries[i], query_signs[i], middle[row], middle_signs[row], sigma, keep, flip, work
-        )
+        out[i] = _log_sum(queries[i], query_signs[i], middle[row], middle_signs[row], sigma, keep, flip, work)
     return out
 
 

@@ -21,7 +21,7 @@ _30, _27, _31, _11, _ONE = (np.uint64(n) for n in (30, 27, 31, 11, 1))
 
 
 @njit(cache=True, inline="always")
-def _mix(state: np.uint64) -> np.uint64:
+def _mix(state: Any) -> Any:
     state = (state ^ (state >> _30)) * _FIRST
     state = (state ^ (state >> _27)) * _SECOND
     return state ^ (state >> _31)
@@ -85,6 +85,13 @@ def signs(chunks: np.ndarray, gripper: np.ndarray, middle: np.ndarray) -> np.nda
             for t in range(chunks.shape[1]):
                 out[i, g, t] = 1.0 if chunks[i, t, gripper[g]] > middle[gripper[g]] else -1.0
     return out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def describe(chunks: np.ndarray, geometry: Any) -> tuple[np.ndarray, np.ndarray]:
+    """``whiten`` and ``signs``."""
+    continuous, gripper, middle, scale, own, common = geometry[:6]
+    return whiten(chunks, continuous, middle, scale, own, common), signs(chunks, gripper, middle)
 
 
 @njit(cache=True, error_model="numpy")
@@ -221,7 +228,7 @@ def draw_around(
 
 
 @njit(cache=True, error_model="numpy", fastmath={"contract"})
-def normal(key: np.uint64, cosine: np.ndarray, sine: np.ndarray, scratch: np.ndarray) -> None:
+def normal(key: Any, cosine: np.ndarray, sine: np.ndarray, scratch: np.ndarray) -> None:
     """Standard normal numbers from the first numbers of a key's stream (Box-Muller), ``float64 [n]`` into
     ``cosine`` and into ``sine``.
 

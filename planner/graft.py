@@ -13,7 +13,19 @@ from .tree import NONE, LatentPool, Tree
 INHERITED = "inherited"
 """Name of the source of candidates that come from the tree of the decision before."""
 
-_COPIED = ("chunk", "visits", "own", "spread", "done", "disagreement", "value", "prior", "log_prior", "source", "latent")
+_COPIED = (
+    "chunk",
+    "visits",
+    "own",
+    "spread",
+    "done",
+    "disagreement",
+    "value",
+    "prior",
+    "log_prior",
+    "source",
+    "latent",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,9 +147,7 @@ def _copy(
         levels.append(places)
 
 
-def _close(
-    tree: Tree, row: int, nodes: np.ndarray, depth: int, inner_children: int, terminal: float
-) -> None:
+def _close(tree: Tree, row: int, nodes: np.ndarray, depth: int, inner_children: int, terminal: float) -> None:
     """Say which nodes of one level have nothing left below them, deepest levels first."""
     known = tree.latent[row, nodes] != NONE
     ended = np.isneginf(tree.own[row, nodes]) | (tree.done[row, nodes] >= terminal)

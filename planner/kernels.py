@@ -161,7 +161,7 @@ MANY = 4
 
 
 @njit(cache=True, error_model="numpy")
-def widths(nodes: np.ndarray, spent: np.ndarray, simulations: int, wave: int) -> tuple[np.ndarray, bool]:
+def widths(nodes: Any, spent: np.ndarray, simulations: int, wave: int) -> tuple[np.ndarray, bool]:
     """Leaves that each row may claim now, ``int64 [B]``, of ``simulations`` in all; and whether any may."""
     width, some = np.zeros(spent.size, np.int64), False
     for row in range(spent.size):
@@ -173,7 +173,7 @@ def widths(nodes: np.ndarray, spent: np.ndarray, simulations: int, wave: int) ->
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _walk(
-    tree: np.ndarray,
+    tree: Any,
     size: np.ndarray,
     blocked: np.ndarray,
     rows: np.ndarray,
@@ -249,7 +249,7 @@ def _walk(
 
 
 @njit(cache=True, error_model="numpy")
-def _open(nodes: np.ndarray, parent: int, child: int) -> None:
+def _open(nodes: Any, parent: Any, child: Any) -> None:
     """``Tree.open_child`` in one row."""
     new = nodes[child]
     place = nodes[parent].child_count
@@ -258,6 +258,8 @@ def _open(nodes: np.ndarray, parent: int, child: int) -> None:
     new.value, new.prior, new.log_prior, new.own = np.nan, 1.0 / (place + 1), 0.0, np.nan
     new.done, new.spread, new.disagreement, new.source, new.closed = 0.0, 0.0, 0.0, 0, False
     nodes[parent].child_count = place + 1
+    for sibling in range(child - place, child):
+        nodes[sibling].prior *= place / (place + 1)
 
 
 @njit(cache=True, error_model="numpy")
@@ -266,7 +268,7 @@ def _widened(visits: int, widening: tuple[float, float], most: int) -> int:
     factor, power = widening
     seen = max(visits, 1)
     grown = math.sqrt(seen) if power == 0.5 else seen**power
-    return np.int64(min(math.ceil(factor * grown), most))
+    return int(min(math.ceil(factor * grown), most))
 
 
 @njit(cache=True, error_model="numpy")
@@ -283,7 +285,7 @@ def _best(score: np.ndarray, blocked: np.ndarray) -> int:
 
 
 @njit(cache=True, error_model="numpy")
-def _complete(children: np.ndarray, parent: float, out: np.ndarray) -> tuple[int, float, float]:
+def _complete(children: Any, parent: float, out: np.ndarray) -> tuple[int, float, float]:
     """Completed values into ``out``; visits of all, the lowest and the highest finite value."""
     total, weighted, evaluated, all_visits, known = 0.0, 0.0, 0, 0, 0
     low, high = np.inf, -np.inf
@@ -318,7 +320,7 @@ def _rescale(out: np.ndarray, count: int, low: float, high: float) -> None:
 
 
 @njit(cache=True, error_model="numpy")
-def _score(kind: int, children: np.ndarray, parent: float, constants: np.ndarray, out: np.ndarray) -> None:
+def _score(kind: int, children: Any, parent: float, constants: np.ndarray, out: np.ndarray) -> None:
     """``Puct`` or ``DensityUcb`` into ``out``."""
     all_visits, low, high = _complete(children, parent, out)
     count = children.size
@@ -338,7 +340,7 @@ def _score(kind: int, children: np.ndarray, parent: float, constants: np.ndarray
 
 @njit(cache=True, error_model="numpy")
 def _score_halving(
-    children: np.ndarray,
+    children: Any,
     parent: float,
     constants: np.ndarray,
     schedule: np.ndarray,

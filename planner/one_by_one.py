@@ -4,19 +4,18 @@ the decision."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .chunk_space import ChunkSpace
-from .density import log_normaliser, log_probability, log_sums_at
-from .drawing import draw_around, pick
+from .density import log_normaliser, log_probability, log_sums
+from .drawing import describe, draw_around, pick
 from .parallel import split
 
 if TYPE_CHECKING:
-    from .proposals import Context, Drawn
-    from .sources import KernelSource
+    from .proposals import Context
 
 
 class Kernels:
@@ -78,57 +77,86 @@ class NodeKernels:
             old[end : end + len(more)] = more
 
 
-def draw(
-    context: Context,
-    places: np.ndarray,
-    *,
-    space: ChunkSpace,
-    sources: tuple[KernelSource, ...],
-    kernels: Callable[[KernelSource], tuple[Kernels, np.ndarray]],
-    flip_probability: float,
-    temperature: float,
-) -> Drawn:
-    """``OneByOne.draw`` of a mixture. ``kernels`` gives those of a source, and the entry of each node.
+class Drawer:
+    """Draws from a mixture, a candidate at a time; what does not change between draws is worked out once.
 
     Source, bandwidth and centre of candidate number k are read off a circle of circumference 1, on which each
     kernel has an arc as long as its weight, at a random start of the node plus k steps of the golden ratio:
     each candidate is a draw from the mixture, and any first n of them spread over its kernels.
+
+    Args:
+        space: Geometry of the chunks.
+        shares: Weights of the sources, ``[S]``.
+        bandwidths: Ladder of each source.
+        flip_probability: Probability that a binary gripper is inverted.
+        temperature: Divisor of the log-density.
     """
-    from .proposals import Drawn
 
-    share = np.array([source.share for source in sources], np.float64)
-    share /= share.sum()
-    places = np.ascontiguousarray(places, np.int64)
-    nodes = np.ascontiguousarray(context.nodes, np.int64)
-    seeds = np.ascontiguousarray(context.seeds, np.int64)
-    origin, where, keys = pick(seeds, nodes, places, share.cumsum())
-    found = [kernels(source) for source in sources]
-    widths = [np.asarray(source.bandwidths, np.float64) for source in sources]
-    horizon, size = context.policy.shape[2:]
-    chunks = np.empty((places.size, horizon, size), np.float32)
-    keep, flip = log_probability(1.0 - flip_probability), log_probability(flip_probability)
+    def __init__(
+        self,
+        space: ChunkSpace,
+        shares: Sequence[float],
+        bandwidths: Sequence[Sequence[float]],
+        flip_probability: float,
+        temperature: float,
+    ) -> None:
+        weights = np.array(shares, np.float64) / sum(shares)
+        self._space, self._cumulative = space, weights.cumsum()
+        self._widths = [np.asarray(ladder, np.float64) for ladder in bandwidths]
+        self._logs = [math.log(weight) + space.log_det for weight in weights]
+        self._flip, self._temperature = float(flip_probability), float(temperature)
+        self._keeps, self._flips = log_probability(1.0 - flip_probability), log_probability(flip_probability)
 
-    def part(start: int, stop: int) -> np.ndarray:
-        here = slice(start, stop)
-        for index, (of, entry) in enumerate(found):
-            wanted = np.flatnonzero(origin[here] == index) + start if len(sources) > 1 else None
-            wanted = np.arange(start, stop) if wanted is None else wanted
-            draw_around(
-                wanted, where, keys, of.centres, entry, widths[index], flip_probability, space.geometry, chunks
+    def __call__(
+        self,
+        seeds: np.ndarray,
+        nodes: np.ndarray,
+        places: np.ndarray,
+        kernels: Sequence[tuple[Kernels, np.ndarray]],
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Chunks ``float32 [M, H, A]``, sources (from 0) ``int64 [M]`` and log-densities by temperature
+        ``float64 [M]`` of candidates ``places`` of ``nodes`` under ``seeds``, all ``int64 [M]``, from the
+        kernels of each source and the entry of each node among them."""
+        origin, where, keys = pick(seeds, nodes, places, self._cumulative)
+        chunks = np.empty((places.size, *kernels[0][0].centres.shape[2:]), np.float32)
+        if places.size < 2 * MANY:
+            return chunks, origin, self._part(origin, where, keys, kernels, chunks, 0, places.size)
+        parts = split(
+            lambda start, stop: self._part(origin, where, keys, kernels, chunks, start, stop),
+            places.size,
+            MANY,
+        )
+        return chunks, origin, np.concatenate(parts)
+
+    def _part(
+        self,
+        origin: np.ndarray,
+        where: np.ndarray,
+        keys: np.ndarray,
+        kernels: Sequence[tuple[Kernels, np.ndarray]],
+        chunks: np.ndarray,
+        start: int,
+        stop: int,
+    ) -> np.ndarray:
+        """Draws the candidates from ``start`` to ``stop`` into ``chunks``; their log-densities."""
+        space, total = self._space, None
+        for index, (of, entry) in enumerate(kernels):
+            wanted = np.arange(start, stop)
+            if len(kernels) > 1:
+                wanted = wanted[origin[start:stop] == index]
+            widths = self._widths[index]
+            draw_around(wanted, where, keys, of.centres, entry, widths, self._flip, space.geometry, chunks)
+        white, signs = describe(chunks[start:stop], space.geometry)
+        for index, (of, entry) in enumerate(kernels):
+            widths = self._widths[index]
+            density = log_sums(
+                white, signs, of.white, of.signs, entry[start:stop], widths, self._keeps, self._flips
             )
-        white, signs = space.whiten(chunks[here]), space.signs(chunks[here])
-        total = None
-        for index, (of, entry) in enumerate(found):
-            density = log_sums_at(white, signs, of.white, of.signs, entry[here], widths[index], keep, flip)
-            kernels_of = of.centres.shape[1] * widths[index].size
-            density += log_normaliser(space.dimension, kernels_of) + math.log(share[index]) + space.log_det
+            density += log_normaliser(space.dimension, of.white.shape[2] * widths.size) + self._logs[index]
             total = density if total is None else np.logaddexp(total, density)
         assert total is not None
+        total /= self._temperature
         return total
-
-    total = split(part, places.size, MANY)
-    log_prior = (total[0] if len(total) == 1 else np.concatenate(total)) / temperature
-    return Drawn(chunks, (origin + 1).astype(np.int8), log_prior)
 
 
 MANY = 96

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
 from typing import TypeVar
 
 import numba
@@ -13,6 +15,7 @@ Result = TypeVar("Result")
 
 _lock = threading.Lock()
 _pools: list[ThreadPoolExecutor] = []
+os.register_at_fork(after_in_child=_pools.clear)  # threads do not survive a fork
 
 
 def split(part: Callable[[int, int], Result], count: int, at_least: int) -> list[Result]:
@@ -26,15 +29,14 @@ def split(part: Callable[[int, int], Result], count: int, at_least: int) -> list
     if pieces < 2:
         return [part(0, count)]
     bounds = [count * piece // pieces for piece in range(pieces + 1)]
-    others: list[Future[Result]] = [
-        _pool().submit(part, start, stop) for start, stop in zip(bounds[1:-1], bounds[2:])
-    ]
-    first = part(bounds[0], bounds[1])
+    here, *elsewhere = pairwise(bounds)
+    others: list[Future[Result]] = [_pool().submit(part, start, stop) for start, stop in elsewhere]
+    first = part(*here)
     return [first, *(other.result() for other in others)]
 
 
 def _pool() -> ThreadPoolExecutor:
     with _lock:
         if not _pools:
-            _pools.append(ThreadPoolExecutor(numba.config.NUMBA_NUM_THREADS, "forethought-loops"))
+            _pools.append(ThreadPoolExecutor(os.cpu_count(), "forethought-loops"))
         return _pools[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -9,11 +11,11 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from ..interfaces import ActionSpec, ForethoughtError, Latent
-from . import one_by_one
 from .chunk_space import ChunkSpace
 from .density import log_density
+from .drawing import describe
 from .noise import normals, stream_keys, uniforms
-from .one_by_one import Kernels, NodeKernels, remembered
+from .one_by_one import Drawer, Kernels, NodeKernels, remembered
 from .sources import KernelSource, PolicyKernels, varies_with
 
 
@@ -68,16 +70,17 @@ class Context:
     @property
     def instruction(self) -> Sequence[str]:
         """M strings."""
-        if callable(self._instruction):
-            self._instruction = self._instruction()
-        return self._instruction
+        given = self._instruction
+        if callable(given):
+            self._instruction = given = given()
+        return given
 
     def at(self, index: np.ndarray) -> Context:
         """The context of some of the nodes, ``int64 [m]``."""
         return Context(
             self.policy,
             lambda: self.latent[index],
-            lambda: [self.instruction[i] for i in index],
+            lambda: [self.instruction[i] for i in index.tolist()],
             self.seeds[index],
             self.nodes[index],
             self.rows[index],
@@ -213,10 +216,8 @@ class KernelProposals:
     flip_probability: float = 0.1
     temperature: float | None = None
     _spaces: dict[int, ChunkSpace] = field(default_factory=dict, init=False, repr=False)
-    _constant: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = field(
-        default_factory=dict, init=False, repr=False
-    )
     _kernels: dict[str, tuple[np.ndarray, Kernels]] = field(default_factory=dict, init=False, repr=False)
+    _drawers: dict[int, Drawer] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.sources or any(not source.share > 0.0 for source in self.sources):
@@ -250,7 +251,7 @@ class KernelProposals:
     def propose(self, context: Context, count: int, *, keep_policy: bool) -> Proposed:
         rows, _, horizon, size = context.samples.shape
         space = self.space(horizon)
-        centres = [self._centres(source, context) for source in self.sources]
+        kernels = [self._kernels_of(source, context) for source in self.sources]
         chunks = np.empty((rows, count, horizon, size), np.float32)
         labels = np.zeros((rows, count), np.int8)
         filled = 0
@@ -259,7 +260,7 @@ class KernelProposals:
             filled = 1
         for index, number in enumerate(self._counts(count, keep_policy)):
             keys = stream_keys(context.seeds, context.nodes * 8 + index)
-            drawn = self._draw(space, self.sources[index], centres[index], keys, number)
+            drawn = self._draw(space, self.sources[index], *kernels[index], keys, number)
             chunks[:, filled : filled + number] = drawn
             labels[:, filled : filled + number] = index + 1
             filled += number
@@ -267,52 +268,69 @@ class KernelProposals:
             order = np.argsort(uniforms(stream_keys(context.seeds, context.nodes * 8 + 7), count), axis=1)
             take = np.arange(rows)[:, None], order
             chunks, labels = chunks[take], labels[take]
-        density = self._log_density(space, centres, chunks)
+        density = self._log_density(space, kernels, chunks)
         return Proposed(
             chunks, labels, prior_from_density(density, self.temperature or space.dimension or 1), density
         )
 
     def draw(self, context: Context, places: np.ndarray) -> Drawn:
         """One more candidate of each node; ``log_prior`` is the log-density divided by the temperature."""
-        space = self.space(context.policy.shape[2])
+        horizon = context.policy.shape[2]
+        if horizon not in self._drawers:
+            space, sources = self.space(horizon), self.sources
+            self._drawers[horizon] = Drawer(
+                space,
+                [source.share for source in sources],
+                [source.bandwidths for source in sources],
+                self.flip_probability,
+                self.temperature or space.dimension or 1,
+            )
+        kernels = [self._kernels_of(source, context) for source in self.sources]
+        drawn = self._drawers[horizon](context.seeds, context.nodes, places, kernels)
+        return Drawn(drawn[0], (drawn[1] + 1).astype(np.int8), drawn[2])
 
-        def kernels(source: KernelSource) -> tuple[Kernels, np.ndarray]:
-            varies = varies_with(source)
-            if varies == "nothing":
-                return self._constant_kernels(space, source, context), np.zeros(len(places), np.int64)
-            if varies == "tree":
-                trees = remembered(
-                    context.memo, source.name, lambda: Kernels(space, self._centres(source, context.of_trees()))
-                )
-                return trees, context.rows
-            nodes = remembered(context.memo, source.name, NodeKernels)
-            return nodes.of(context, lambda asked: self._centres(source, asked), space)
+    def _kernels_of(self, source: KernelSource, context: Context) -> tuple[Kernels, np.ndarray]:
+        """The kernels of a source, and the entry of each of the context's nodes among them."""
+        space, varies = self.space(context.policy.shape[2]), varies_with(source)
+        if varies == "nothing":
+            centres = self._centres(source, context)
+            known = self._kernels.get(source.name)
+            if known is None or known[0] is not centres:
+                known = self._kernels[source.name] = centres, Kernels(space, centres)
+            return known[1], np.zeros(context.rows.size, np.int64)
+        if varies == "tree":
+            make = functools.partial(self._of_trees, source, context)
+            return remembered(context.memo, source.name, make), context.rows
+        nodes = remembered(context.memo, source.name, NodeKernels)
+        return nodes.of(context, functools.partial(self._of_nodes, source), space)
 
-        return one_by_one.draw(
-            context,
-            places,
-            space=space,
-            sources=self.sources,
-            kernels=kernels,
-            flip_probability=self.flip_probability,
-            temperature=float(self.temperature or space.dimension or 1),
-        )
+    def _of_nodes(self, source: KernelSource, context: Context) -> np.ndarray:
+        centres = self._centres(source, context)
+        return np.broadcast_to(centres, (context.rows.size, *centres.shape[1:]))
+
+    def _of_trees(self, source: KernelSource, context: Context) -> Kernels:
+        return Kernels(self.space(context.policy.shape[2]), self._centres(source, context.of_trees()))
 
     def log_density(self, context: Context, chunks: np.ndarray) -> np.ndarray:
         """Log-density ``float64 [M, K]`` of chunks ``[M, K, H, A]`` under the mixture (before clipping), per
         unit of normalised volume of the continuous indices and per pattern of the binary grippers."""
-        space = self.space(chunks.shape[-2])
-        return self._log_density(space, [self._centres(source, context) for source in self.sources], chunks)
+        kernels = [self._kernels_of(source, context) for source in self.sources]
+        return self._log_density(self.space(chunks.shape[-2]), kernels, chunks)
 
-    def _log_density(self, space: ChunkSpace, centres: list[np.ndarray], chunks: np.ndarray) -> np.ndarray:
-        white, signs = space.whiten(chunks), space.signs(chunks)
+    def _log_density(
+        self, space: ChunkSpace, kernels: Sequence[tuple[Kernels, np.ndarray]], chunks: np.ndarray
+    ) -> np.ndarray:
+        rows, count = chunks.shape[:2]
+        white, signs = describe(np.ascontiguousarray(chunks).reshape(-1, *chunks.shape[2:]), space.geometry)
         whole = sum(source.share for source in self.sources)
-        total = np.full(chunks.shape[:2], -np.inf)
-        for source, middle in zip(self.sources, centres):
-            kernels = self._coordinates(space, source, middle)
-            part = log_density(white, signs, *kernels, source.bandwidths, self.flip_probability)
-            total = np.logaddexp(total, part + np.log(source.share / whole))
-        return total + space.log_det
+        total = np.full(rows * count, -np.inf)
+        for source, (of, entry) in zip(self.sources, kernels):
+            places = np.repeat(entry, count)
+            part = log_density(
+                white, signs, of.white, of.signs, places, source.bandwidths, self.flip_probability
+            )
+            total = np.logaddexp(total, part + math.log(source.share / whole))
+        return (total + space.log_det).reshape(rows, count)
 
     def _centres(self, source: KernelSource, context: Context) -> np.ndarray:
         rows, _, horizon, size = context.samples.shape
@@ -329,25 +347,6 @@ class KernelProposals:
             centres = np.where(np.isfinite(centres).all(axis=(2, 3), keepdims=True), centres, own)
         return centres
 
-    def _coordinates(
-        self, space: ChunkSpace, source: KernelSource, centres: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Whitened coordinates and gripper signs; kept for a source that always returns the same array."""
-        known = self._constant.get(source.name)
-        if known is not None and known[0] is centres:
-            return known[1:]
-        white, signs = space.whiten(centres), space.signs(centres)
-        if varies_with(source) == "nothing":
-            self._constant[source.name] = centres, white, signs
-        return white, signs
-
-    def _constant_kernels(self, space: ChunkSpace, source: KernelSource, context: Context) -> Kernels:
-        centres = self._centres(source, context)
-        known = self._kernels.get(source.name)
-        if known is None or known[0] is not centres:
-            known = self._kernels[source.name] = centres, Kernels(space, centres)
-        return known[1]
-
     def _counts(self, count: int, keep_policy: bool) -> list[int]:
         """Slots per source: largest remainders, so that the sum is exact."""
         shares = np.array([source.share for source in self.sources], np.float64)
@@ -360,20 +359,25 @@ class KernelProposals:
         return counts.tolist()
 
     def _draw(
-        self, space: ChunkSpace, source: KernelSource, centres: np.ndarray, keys: np.ndarray, number: int
+        self,
+        space: ChunkSpace,
+        source: KernelSource,
+        of: Kernels,
+        entry: np.ndarray,
+        keys: np.ndarray,
+        number: int,
     ) -> np.ndarray:
         """Chunks ``[M, number, H, A]`` from one source."""
-        rows, kernels, grippers = keys.size, centres.shape[1], space.gripper.size
+        rows, kernels, grippers = keys.size, of.centres.shape[1], space.gripper.size
         uniform = uniforms(stream_keys(keys.view(np.int64), 0), 1 + number * grippers)
         # Systematic: evenly spaced ranks, one common offset; of (bandwidth, centre) the centre runs fastest.
         rank = (np.arange(number) + uniform[:, :1]) * (kernels * len(source.bandwidths) / max(number, 1))
         rank = np.minimum(rank.astype(np.intp), kernels * len(source.bandwidths) - 1)
         width = np.asarray(source.bandwidths, np.float64)[rank // kernels]
-        row = np.arange(rows)[:, None] if centres.shape[0] > 1 else np.zeros((rows, 1), np.intp)
         white = normals(stream_keys(keys.view(np.int64), 1), number * space.dimension)
         white = white.reshape(rows, number, space.dimension) * width[..., None]
         flip = uniform[:, 1:].reshape(rows, number, grippers) < self.flip_probability
-        return space.perturb(centres[row, rank % kernels], white, flip)
+        return space.perturb(of.centres[entry[:, None], rank % kernels], white, flip)
 
 
 @dataclass(frozen=True, eq=False)

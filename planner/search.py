@@ -347,7 +347,7 @@ class TreeSearch:
         """Draw the chunks of the children ``int64 [D, 3]`` that were opened, all in one call."""
         if not len(drawn):
             return
-        rows, parents, places = drawn[:, 0], drawn[:, 1], drawn[:, 2]
+        rows, parents, places = np.ascontiguousarray(drawn.T)
         offered = draw(self.proposals, self._context(run, rows, parents), places, self.inner_children)
         scatter(run.tree.nodes, run.tree.chunk, drawn, offered.chunks, offered.source, offered.log_prior)
 

@@ -146,7 +146,9 @@ class SequenceSearch:
         pool = LatentPool(latent, seeds.size * (1 + (self.budget.simulations or self.population)))
         nothing = np.zeros(seeds.size, np.int64)
         everywhere = np.ones(seeds.size, bool)
-        run = Run(pool, pool.add(latent) + np.arange(seeds.size), samples, instruction, seeds, everywhere, nothing)
+        run = Run(
+            pool, pool.add(latent) + np.arange(seeds.size), samples, instruction, seeds, everywhere, nothing
+        )
         discount = self.scoring.discount ** samples.shape[2]
         distribution: Distribution | None = None
         kept: tuple[np.ndarray, np.ndarray] | None = None

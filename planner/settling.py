@@ -50,7 +50,7 @@ class Carry:
 
 
 @njit(cache=True, error_model="numpy")
-def gather(nodes: np.ndarray, chunk: np.ndarray, claims: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def gather(nodes: Any, chunk: np.ndarray, claims: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Latent slots ``[L]`` of the parents of claims ``int64 [L, 2]``, and the claims' chunks."""
     slots = np.empty(len(claims), np.int64)
     chunks = np.empty((len(claims), *chunk.shape[2:]), chunk.dtype)
@@ -63,7 +63,7 @@ def gather(nodes: np.ndarray, chunk: np.ndarray, claims: np.ndarray) -> tuple[np
 
 @njit(cache=True, error_model="numpy")
 def scatter(
-    nodes: np.ndarray,
+    nodes: Any,
     chunk: np.ndarray,
     drawn: np.ndarray,
     chunks: np.ndarray,
@@ -124,7 +124,7 @@ def judge(
 
 @njit(cache=True, error_model="numpy")
 def settle(
-    nodes: np.ndarray,
+    nodes: Any,
     totals: tuple[np.ndarray, np.ndarray],
     claims: np.ndarray,
     first_slot: int,
@@ -149,7 +149,7 @@ def settle(
 
 @njit(cache=True, error_model="numpy")
 def judge_and_settle(
-    nodes: np.ndarray,
+    nodes: Any,
     totals: tuple[np.ndarray, np.ndarray],
     claims: np.ndarray,
     first_slot: int,
@@ -165,7 +165,7 @@ def judge_and_settle(
 
 
 @njit(cache=True, error_model="numpy")
-def _carry(nodes: np.ndarray, claims: np.ndarray, how: tuple[int, float, float, int]) -> None:
+def _carry(nodes: Any, claims: np.ndarray, how: tuple[int, float, float, int]) -> None:
     kind, beta, discount, inner_children = how
     for i in range(len(claims)):
         row, index = claims[i]
@@ -184,9 +184,7 @@ def _carry(nodes: np.ndarray, claims: np.ndarray, how: tuple[int, float, float, 
 
 
 @njit(cache=True, error_model="numpy")
-def _refresh(
-    nodes: np.ndarray, index: int, kind: int, beta: float, discount: float, inner_children: int
-) -> None:
+def _refresh(nodes: Any, index: Any, kind: int, beta: float, discount: float, inner_children: int) -> None:
     """Value and closedness of a node from its children."""
     node = nodes[index]
     first, count = np.int64(node.first_child), np.int64(node.child_count)

@@ -49,8 +49,8 @@ class Tree:
 
     The children of a node are contiguous: ``first_child .. first_child + child_count``. Slots behind them may
     be reserved for children that are yet to be drawn; those hold nothing. Arrays are ``[B, N]`` with N the
-    nodes reserved so far; in row b the first ``size[b]`` are in use or reserved, node 0 being the root. A node
-    takes 88 bytes and its chunk (4·H·A), beside its latent.
+    nodes reserved so far; in row b the first ``size[b]`` are in use or reserved, node 0 being the root. A
+    node takes 88 bytes and its chunk (4·H·A), beside its latent.
 
     Attributes:
         size: Nodes in use or reserved for children, ``int64 [B]``.
@@ -94,9 +94,10 @@ class Tree:
 
     def __init__(self, batch: int, nodes: int, horizon: int, action_size: int) -> None:
         self.size = np.ones(batch, np.int64)
-        self.chunk = np.zeros((batch, nodes, horizon, action_size), np.float32)
-        self.nodes = np.zeros((batch, nodes), NODE)
-        self.nodes[:, 0] = BLANK
+        # Pages are fetched when something is written: most of what is reserved never is.
+        self.chunk = np.empty((batch, nodes, horizon, action_size), np.float32)
+        self.nodes = np.empty((batch, nodes), NODE)
+        self.nodes[:, 0], self.chunk[:, 0] = BLANK, 0.0
 
     def __getattr__(self, name: str) -> np.ndarray:
         if name not in _NAMES:
@@ -145,14 +146,18 @@ class Tree:
     def open_child(self, rows: np.ndarray, nodes: np.ndarray) -> np.ndarray:
         """Open the next reserved child of one node of each row. Which of the children it is, ``int64 [R]``.
 
-        Its chunk is not drawn yet; until then its prior is that of an average sibling.
+        Its chunk is not drawn yet and NaN; until then its prior is that of an average sibling.
         """
         place = self.child_count[rows, nodes].astype(np.int64)
         child = rows, self.first_child[rows, nodes] + place
         self.nodes[child] = BLANK
         self.parent[child] = nodes
         self.depth[child] = self.depth[rows, nodes] + 1
-        self.prior[child] = 1.0 / (place + 1)
+        self.chunk[child] = np.nan
+        for row, node, known in zip(rows, nodes, place):
+            first = self.first_child[row, node]
+            self.prior[row, first : first + known] *= known / (known + 1)
+            self.prior[row, first + known] = 1.0 / (known + 1)
         self.child_count[rows, nodes] += 1
         return place
 
@@ -160,6 +165,17 @@ class Tree:
         """Numbers of the children of expanded nodes that have equally many, ``int64 [R, C]``."""
         count = int(self.child_count[rows[0], nodes[0]])
         return self.first_child[rows, nodes].astype(np.int64)[:, None] + np.arange(count)
+
+    def known(self) -> np.ndarray:
+        """Which entries hold a node, ``bool [B, N]``; the others are reserved or free and hold anything."""
+        known = np.zeros(self.nodes.shape, bool)
+        known[:, 0] = True
+        for row in range(self.batch):
+            for node in range(int(self.size[row])):  # parents come before their children
+                if known[row, node] and self.first_child[row, node] != NONE:
+                    first = int(self.first_child[row, node])
+                    known[row, first : first + int(self.child_count[row, node])] = True
+        return known
 
     def reserve(self, nodes: int) -> None:
         """Make room for so many nodes in each row."""
@@ -169,7 +185,7 @@ class Tree:
         new = max(nodes, 2 * old)
         for name in ("nodes", "chunk"):
             array = getattr(self, name)
-            larger = np.zeros((array.shape[0], new, *array.shape[2:]), array.dtype)
+            larger = np.empty((array.shape[0], new, *array.shape[2:]), array.dtype)
             larger[:, :old] = array
             setattr(self, name, larger)
 

@@ -136,12 +136,12 @@ def measure(
     from threadpoolctl import threadpool_limits
 
     now = CLOCKS[clock]
-    before = torch.get_num_threads()
+    before, loops = torch.get_num_threads(), numba.get_num_threads()
     try:
         for _, group in itertools.groupby(settings, lambda s: (s.threads, s.actions, s.batch, s.simulations)):
             cell = list(group)
             torch.set_num_threads(cell[0].threads)
-            numba.set_num_threads(min(cell[0].threads, numba.config.NUMBA_NUM_THREADS))
+            numba.set_num_threads(min(cell[0].threads, loops))
             threadpool_limits(cell[0].threads, "blas")
             watch = Stopwatch(now)
             asked = question(sizes, cell[0].batch)
@@ -173,7 +173,7 @@ def measure(
             yield from found.items()
     finally:
         torch.set_num_threads(before)
-        numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
+        numba.set_num_threads(loops)
         threadpool_limits(before, "blas")
 
 

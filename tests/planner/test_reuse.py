@@ -134,8 +134,8 @@ class TestWhatIsKept:
 def check_tree(tree, search):
     """Links, counts, values and closedness of every node agree with its children's."""
     discount = search.scoring.discount**8
-    for row in range(tree.batch):
-        for node in range(int(tree.size[row])):
+    for row, known in enumerate(tree.known()):
+        for node in np.flatnonzero(known).tolist():
             first, count = int(tree.first_child[row, node]), int(tree.child_count[row, node])
             assert tree.pending[row, node] == 0
             if node:
@@ -149,11 +149,13 @@ def check_tree(tree, search):
             children = np.arange(first, first + count)
             assert (tree.parent[row, children] == node).all()
             np.testing.assert_allclose(tree.prior[row, children].sum(), 1.0)
+            assert node == 0 or 0 < count <= search.inner_children
             seen = np.isfinite(tree.value[row, children])
             assert tree.visits[row, node] == (node > 0) + tree.visits[row, children].sum()
             assert (tree.latent[row, children[seen]] >= 0).all()
             if node or np.isfinite(tree.value[row, 1]):  # a row without a value for the policy is closed
-                assert tree.closed[row, node] == tree.closed[row, children].all()
+                whole = node == 0 or count == search.inner_children
+                assert tree.closed[row, node] == (whole and tree.closed[row, children].all())
             if node:
                 backed = search.backup(
                     tree.own[row, [node]],
