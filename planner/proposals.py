@@ -80,7 +80,7 @@ class Context:
         return Context(
             self.policy,
             lambda: self.latent[index],
-            lambda: [self.instruction[i] for i in index.tolist()],
+            lambda: [self.instruction[i] for i in map(int, index)],
             self.seeds[index],
             self.nodes[index],
             self.rows[index],

@@ -24,6 +24,7 @@ from ...interfaces import (
     WorldModel,
 )
 from ...planner import Context, Drawn, KernelProposals, PolicySamples, Proposed, TreeSearch
+from ...planner.parallel import split
 from ...planner.search import Run
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -131,24 +132,45 @@ class TorchValue:
 
 class NumpyMlp:
     """The same weights multiplied by NumPy's BLAS: torch's (MKL) does without AVX-512 on other makers'
-    processors, and a call costs more. XLA, below the peer, has neither handicap."""
+    processors, and a call costs more. XLA, below the peer, has neither handicap.
 
-    def __init__(self, net: nn.Sequential) -> None:
+    Threads share the rows among them, each with all layers: a product of this size is too short to share."""
+
+    def __init__(self, net: nn.Sequential, squash: Callable[..., np.ndarray]) -> None:
         linear = [part for part in net if isinstance(part, nn.Linear)]
         self.weights = [np.ascontiguousarray(part.weight.detach().numpy().T) for part in linear]
         self.biases = [part.bias.detach().numpy() for part in linear]
+        self._squash = squash
         self._scratch = [np.empty((0, bias.size), np.float32) for bias in self.biases[:-1]]
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         if len(self._scratch[0]) < len(x):  # fresh pages would cost as much as the sums
             self._scratch = [np.empty((len(x), bias.size), np.float32) for bias in self.biases[:-1]]
-        for weight, bias, scratch in zip(self.weights, self.biases, self._scratch):
-            x = np.matmul(x, weight, out=scratch[: len(x)])
-            _activate(x, bias)
-        return x @ self.weights[-1] + self.biases[-1]
+        out = np.empty((len(x), self.biases[-1].size), np.float32)
+
+        def part(start: int, stop: int) -> None:
+            rows = slice(start, stop)
+            hidden = x[rows]
+            for weight, bias, scratch in zip(self.weights, self.biases, self._scratch):
+                hidden = np.matmul(hidden, weight, out=scratch[rows])
+                _activate(hidden, bias)
+            last = np.matmul(hidden, self.weights[-1], out=out[rows])
+            last += self.biases[-1]
+            self._squash(last, out=last)
+
+        split(part, len(x), 64)
+        return out
 
 
-@njit(cache=True)
+def sigmoid(x: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(−x)) into ``out``."""
+    np.negative(x, out=out)
+    np.exp(out, out=out)
+    out += 1.0
+    return np.reciprocal(out, out=out)
+
+
+@njit(cache=True, nogil=True)
 def _activate(x: np.ndarray, bias: np.ndarray) -> None:
     """``relu(x + bias)`` in place, in one pass."""
     for i in range(len(x)):
@@ -160,25 +182,25 @@ class NumpyWorld:
     """``TorchWorld`` in NumPy, on the CPU."""
 
     def __init__(self, sizes: Sizes, device: str = "cpu") -> None:
-        self.net = NumpyMlp(TorchWorld(sizes).net)
+        self.net = NumpyMlp(TorchWorld(sizes).net, np.tanh)
 
     def encode(self, observation: Observation) -> Latent:
         return observation.proprioception
 
     def step(self, latent: Latent, chunks: np.ndarray) -> Prediction:
         both = np.concatenate([np.asarray(latent), chunks.reshape(len(chunks), -1)], axis=1)
-        after, zero = self.net(both), np.zeros(len(chunks), np.float32)
-        return Prediction(np.tanh(after, out=after), zero, zero)
+        zero = np.zeros(len(chunks), np.float32)
+        return Prediction(self.net(both), zero, zero)
 
 
 class NumpyValue:
     """``TorchValue`` in NumPy, on the CPU."""
 
     def __init__(self, sizes: Sizes, device: str = "cpu") -> None:
-        self.net = NumpyMlp(TorchValue(sizes).net)
+        self.net = NumpyMlp(TorchValue(sizes).net, sigmoid)
 
     def score(self, latent: Latent, instruction: Sequence[str]) -> Score:
-        value = 1.0 / (1.0 + np.exp(-self.net(np.asarray(latent))[:, 0]))
+        value = self.net(np.asarray(latent))[:, 0]
         return Score(value, np.zeros(len(value), np.float32))
 
 
