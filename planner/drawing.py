@@ -1,7 +1,6 @@
 """The inner loops of drawing chunks, compiled: hashed numbers, and what ``ChunkSpace`` does, in one pass.
 
-No fast-math: the same seed gives the same chunk to the bit as the array formulas, which the tests keep.
-Logarithms and sines stay with NumPy, which computes vectors of them.
+No fast-math: the same seed gives the same chunk as the array formulas, which the tests keep.
 """
 
 from __future__ import annotations
@@ -46,6 +45,19 @@ def uniforms(keys: np.ndarray, first: int, n: int) -> np.ndarray:
         for j in range(n):
             bits = _mix(key + np.uint64(first + j + 1) * _STEP) >> _11
             out[i, j] = (np.float64(bits) + 0.5) * 2.0**-53
+    return out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def normals(keys: np.ndarray, n: int) -> np.ndarray:
+    """The first ``n`` standard normal numbers of each key's stream, ``float64 [M, n]``."""
+    pairs = (n + 1) // 2
+    cosine, sine, scratch = np.empty(pairs), np.empty(pairs), np.empty(pairs)
+    out = np.empty((keys.size, n))
+    for i in range(keys.size):
+        normal(keys[i], cosine, sine, scratch)
+        out[i, :pairs] = cosine
+        out[i, pairs:] = sine[: n - pairs]
     return out
 
 

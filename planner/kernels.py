@@ -161,6 +161,14 @@ MANY = 4
 
 
 @njit(cache=True, error_model="numpy")
+def close_roots(nodes: Any, alive: np.ndarray) -> None:
+    """Close rows that are not ``alive`` (``bool [B]``) and those whose policy chunk has no finite value."""
+    for row in range(alive.size):
+        if not alive[row] or not math.isfinite(nodes[row, 1].value):
+            nodes[row, 0].closed = True
+
+
+@njit(cache=True, error_model="numpy")
 def widths(nodes: Any, spent: np.ndarray, simulations: int, wave: int) -> tuple[np.ndarray, bool]:
     """Leaves that each row may claim now, ``int64 [B]``, of ``simulations`` in all; and whether any may."""
     width, some = np.zeros(spent.size, np.int64), False

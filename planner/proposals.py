@@ -217,6 +217,7 @@ class KernelProposals:
     temperature: float | None = None
     _spaces: dict[int, ChunkSpace] = field(default_factory=dict, init=False, repr=False)
     _kernels: dict[str, tuple[np.ndarray, Kernels]] = field(default_factory=dict, init=False, repr=False)
+    _slots: dict[tuple[int, bool], list[int]] = field(default_factory=dict, init=False, repr=False)
     _drawers: dict[int, Drawer] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -349,6 +350,11 @@ class KernelProposals:
 
     def _counts(self, count: int, keep_policy: bool) -> list[int]:
         """Slots per source: largest remainders, so that the sum is exact."""
+        if (count, keep_policy) not in self._slots:
+            self._slots[count, keep_policy] = self._count(count, keep_policy)
+        return self._slots[count, keep_policy]
+
+    def _count(self, count: int, keep_policy: bool) -> list[int]:
         shares = np.array([source.share for source in self.sources], np.float64)
         exact = count * shares / shares.sum()
         counts = np.floor(exact).astype(int)

@@ -27,7 +27,7 @@ from .budget import Budget, Clock
 from .decision import DecisionRule, RootStatistics, with_candidates
 from .graft import INHERITED, Subtree, graft
 from .inputs import Inputs, checked, without_search
-from .kernels import Walk, widths
+from .kernels import Walk, close_roots, widths
 from .proposals import Context, Proposals, draw
 from .scoring import Scoring
 from .selection import ProgressiveWidening, Puct, SelectionRule, SequentialHalving, Siblings
@@ -206,9 +206,7 @@ class TreeSearch:
         clock.wave_begins()
         self._phase_one(run, children, inherited)
         clock.wave_ends()
-        tree.closed[:, 0] |= ~np.isfinite(tree.value[:, 1])
-        if alive is not None:
-            tree.closed[:, 0] |= ~alive
+        close_roots(tree.nodes, np.ones(batch, bool) if alive is None else alive)
         yield run
 
         root_rule = self.root_rule or SequentialHalving(int(most) if most is not None else 4 * children)
@@ -437,19 +435,19 @@ class TreeSearch:
         """The decision as things stand, from a run at any moment between two waves."""
         tree = run.tree
         first, count = int(tree.first_child[0, 0]), int(tree.child_count[0, 0])
-        block = slice(None), slice(first, first + count)
-        value = tree.value[block].copy()
+        candidates = tree.nodes[:, first : first + count].copy()
+        value = candidates["value"]
         value[~alive] = -np.inf
         root = RootStatistics(
-            chunks=tree.chunk[block].copy(),
-            source=tree.source[block].copy(),
+            chunks=tree.chunk[:, first : first + count].copy(),
+            source=candidates["source"],
             source_names=run.source_names,
             value=value,
-            spread=tree.spread[block],
-            visits=tree.visits[block].copy(),
-            closed=tree.closed[block],
+            spread=candidates["spread"],
+            visits=candidates["visits"],
+            closed=candidates["closed"],
         )
         choice = self.decision(root, self.action_spec)
         # A policy chunk that is not finite leaves as it came: whoever guards the robot must see it.
         choice.chunk[~inputs.whole] = inputs.own[~inputs.whole]
-        return with_candidates(choice, root, tree.prior[block], run.spent)
+        return with_candidates(choice, root, candidates["prior"], run.spent)
