@@ -34,7 +34,7 @@ def bench_planner(
     actions: Sequence[str] = ("shared", "sampled"),
     batch: Sequence[int] = (1, 16),
     simulations: Sequence[int] = (64, 256, 1024, 4096),
-    wave: Sequence[int] = (1, 8, 32),
+    wave: Sequence[int] = (8, 32),
     threads: Sequence[int | str] = (1, "all"),
     networks: Sequence[str] = ("numpy", "torch"),
     latent: int = 128,
@@ -42,9 +42,10 @@ def bench_planner(
     horizon: int = 8,
     candidates: int = 16,
     repeats: int = 15,
-    seconds: float = 10.0,
+    seconds: float = 4.0,
     regret_rows: int = 400,
     regret_simulations: Sequence[int] = (64, 256),
+    regret_candidates: Sequence[int] = (8, 16),
     decisions: int = 1000,
     budget_milliseconds: float = 50.0,
     wave_milliseconds: float = 5.0,
@@ -68,6 +69,7 @@ def bench_planner(
         seconds: After which a cell of settings ends, once it has 3 rounds.
         regret_rows: Instances of every problem with a known optimum.
         regret_simulations: Their budgets.
+        regret_candidates: Chunks that a node of theirs chooses from.
         decisions: How many are made against the clock.
         budget_milliseconds: Budget of each.
         wave_milliseconds: What the model takes for a wave.
@@ -112,7 +114,11 @@ def bench_planner(
         }
         console.print(table.memory(found["memory"]))
     if "regret" in sections:
-        found["regret"] = regret.measure(regret_simulations, wave, rows=regret_rows)
+        found["regret"] = [
+            row
+            for count in regret_candidates
+            for row in regret.measure(regret_simulations, wave, rows=regret_rows, candidates=count)
+        ]
         console.print(table.regret(found["regret"]))
     if "milliseconds" in sections:
         found["milliseconds"] = timing.milliseconds_kept(

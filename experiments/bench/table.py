@@ -65,11 +65,13 @@ def memory(found: Mapping[str, Mapping[str, float]]) -> Table:
 def regret(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Mean regret at equal distinct evaluations, and relative to waves of one."""
     table = Table(title="Regret of the decision at equal distinct evaluations")
-    for name in ("problem", "simulations", "wave", "evaluated", "regret", "to wave 1", "± standard error"):
+    numbers = ("chunks", "simulations", "wave", "evaluated", "regret", "to wave 1", "± standard error")
+    for name in ("problem", *numbers):
         table.add_column(name, justify="left" if name == "problem" else "right")
     for row in rows:
         table.add_row(
             row["problem"],
+            str(row["candidates"]),
             str(row["simulations"]),
             str(row["wave"]),
             f"{row['evaluated']:.0f}",

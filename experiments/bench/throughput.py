@@ -103,6 +103,9 @@ IN_A_ROW = 5
 """Decisions that a setting makes when it is its turn. The first is not counted: it finds the caches full of
 another's data."""
 
+LONG = 0.25
+"""Seconds from which a decision does not notice that, so that one counts and is enough."""
+
 
 def timed_search(setting: Setting, sizes: Sizes, watch: Stopwatch, device: str = "cpu") -> TimedSearch:
     """The planner that a setting describes, with random weights."""
@@ -171,10 +174,12 @@ def measure(
                             evaluated = int(decision.simulations.sum())
                             parts = shares(watch.seconds, took)
                         taken += took
-                        if number >= 0 and again:
+                        if number >= 0 and (again or took > LONG):
                             found[setting].seconds.append(took)
                             found[setting].evaluated.append(evaluated)
                             found[setting].parts.append(parts)
+                        if took > LONG:
+                            break
                 if number >= 2 and taken > seconds:
                     break
             yield from found.items()
