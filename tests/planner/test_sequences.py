@@ -400,13 +400,13 @@ class TestCarrying:
         start = np.zeros((2, 7), np.float32)
         first = self.decide(planner, start)
         assert (self.carried(first) == 0).all()
-        rest = planner._leftover[0].rest.copy()
+        rest = [planner._carried.rows[row].rest.copy() for row in range(2)]
         second = self.decide(planner, self.after(start, first), 9)
         assert (self.carried(second) == 3).all()
         label = second.candidates.source_names.index("carried")
         for row in range(2):
             found = second.candidates.chunks[row, second.candidates.source[row] == label]
-            np.testing.assert_array_equal(found, rest[row, :, 0])
+            np.testing.assert_array_equal(found, rest[row][:, 0])
 
     def test_only_rows_whose_world_went_as_imagined_continue(self):
         planner = sampler("icem", depth=2, simulations=60)
@@ -436,6 +436,23 @@ class TestCarrying:
         fresh = sampler("icem", depth=depth, simulations=60).plan(observation, samples, seeds)
         assert (self.carried(second) == 0).all()
         np.testing.assert_array_equal(second.candidates.chunks, fresh.candidates.chunks)
+
+    def test_rows_with_names_are_found_again_in_any_company(self):
+        planner, start = sampler("icem", depth=2, simulations=60), np.zeros((2, 7), np.float32)
+        samples = still(2)
+        first = planner.plan_rows(observe(start), samples, np.array([4, 7]), np.array([4, 7]))
+        after = self.after(start, first)
+        instruction = ("task 1",)
+        seen = Observation({}, after[1:], instruction)
+        later = planner.plan_rows(seen, still(1), np.array([9]), np.array([7]))
+        assert self.carried(later).tolist() == [3]
+        assert sorted(planner._carried.rows) == [4, 7]
+        other = planner.plan_rows(seen, still(1), np.array([9]), np.array([5]))
+        assert self.carried(other).tolist() == [0]
+        planner.reset([4])
+        assert sorted(planner._carried.rows) == [5, 7]
+        with pytest.raises(ForethoughtError, match="distinct"):
+            planner.plan_rows(observe(start), samples, np.arange(2), np.array([3, 3]))
 
     def test_states_that_are_objects_are_never_compared(self):
         class Boxes(ArmWorld):
