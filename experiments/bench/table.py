@@ -80,6 +80,37 @@ def regret(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def depth(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Success and regret by depth and candidates of the root, and paired with depth 1 at the same budget;
+    intervals are those of 95 %."""
+    table = Table(title="Depth and width at equal distinct evaluations")
+    names = ("problem", "evaluated", "depth", "root", "success", "95 %", "gained/lost", "p")
+    for name in (*names, "regret", "to depth 1", "±"):
+        table.add_column(name, justify="left" if name == "problem" else "right", no_wrap=True)
+    before: tuple[Any, ...] = ()
+    for row in rows:
+        cell = row["problem"], row["simulations"]
+        if before and before != cell:
+            table.add_section()
+        alone, first = not row["depth"], row["depth"] <= 1
+        low, high = row["success_interval"]
+        table.add_row(
+            "" if before == cell else row["problem"],
+            f"{row['evaluated']:.0f}",
+            "policy" if alone else str(row["depth"]),
+            "" if alone else str(row["children"]),
+            f"{100 * row['success']:.0f} %",
+            f"{100 * low:.0f}-{100 * high:.0f}",
+            "" if first else f"{row['gained']}/{row['lost']}",
+            "" if first else f"{row['p']:.0e}",
+            f"{row['regret']:.4f}",
+            "" if first else f"{row['regret_difference']:+.4f}",
+            "" if first else f"{row['regret_margin']:.4f}",
+        )
+        before = cell
+    return table
+
+
 def facts(title: str, found: Mapping[str, float]) -> Table:
     """Names and numbers."""
     table = Table(title=title)
