@@ -57,7 +57,7 @@ def cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
 
 
 @dataclass(eq=False)
-class _Bucket:
+class Bucket:
     """The fixed tensors of one batch size, and what computes the second pair from the first.
 
     ``host`` is what crosses, ``int32 [n, inputs]``; ``answer`` what comes back, ``float32 [n, outputs]``.
@@ -100,7 +100,7 @@ class Captured:
             raise ForethoughtError(f"Buckets are ascending sizes of batches, from 1 on; got {list(sizes)}.")
         self.sizes = tuple(int(size) for size in sizes)
         self.device = device
-        self.captured: dict[int, _Bucket] = {}
+        self.captured: dict[int, Bucket] = {}
         self._body, self._padding, self._outputs = body, torch.from_numpy(np.int32(padding)), outputs
         self._capture = capture or (cuda_graph if device.type == "cuda" else None)
 
@@ -118,7 +118,7 @@ class Captured:
         for size in self.sizes:
             self._bucket(size)
 
-    def _compute(self, rows: Tensor, place: _Bucket) -> np.ndarray:
+    def _compute(self, rows: Tensor, place: Bucket) -> np.ndarray:
         place.host[: len(rows)] = rows
         place.host[len(rows) :] = self._padding
         place.device.copy_(place.host, non_blocking=True)
@@ -128,16 +128,16 @@ class Captured:
             torch.cuda.current_stream(self.device).synchronize()
         return place.answer[: len(rows)].numpy()
 
-    def _bucket(self, size: int) -> _Bucket:
+    def _bucket(self, size: int) -> Bucket:
         if size not in self.captured:
             self.captured[size] = self._make(size)
         return self.captured[size]
 
-    def _make(self, size: int) -> _Bucket:
+    def _make(self, size: int) -> Bucket:
         pinned = self.device.type == "cuda"
         inputs = torch.empty((size, self._padding.numel()), dtype=torch.int32, pin_memory=pinned)
         inputs[:] = self._padding
-        place = _Bucket(
+        place = Bucket(
             host=inputs,
             device=inputs.to(self.device, copy=True),
             result=torch.empty((size, self._outputs), device=self.device),

@@ -31,7 +31,9 @@ class TensorModel(Protocol):
     device: torch.device
     horizon: int
     action_size: int
-    dynamics: nn.Module
+
+    @property
+    def dynamics(self) -> nn.Module: ...
 
     def encode(self, observation: Observation) -> Latent: ...
 
@@ -44,7 +46,8 @@ class TensorModel(Protocol):
 class TensorValue(Protocol):
     """A reward model that also judges from tensors to tensors, such as ``reward.value.ValueModel``."""
 
-    network: nn.Module
+    @property
+    def network(self) -> nn.Module: ...
 
     def words(self, instruction: Sequence[str]) -> Tensor:
         """Instructions ``float32 [M, W]``."""
@@ -82,6 +85,9 @@ class DeviceModels:
         buckets: Batch sizes, see ``Captured``.
         capture: See ``Captured``.
 
+    Attributes:
+        wave: What one call of ``step`` computes.
+
     Raises:
         ForethoughtError: On a name that is no longer good.
     """
@@ -110,13 +116,13 @@ class DeviceModels:
         self._known_for = np.full(slots + SPARE, -1, np.int32)  # … for this instruction
         padding = np.zeros(3 + self.horizon * self.action_size, np.int32)
         padding[1] = WRITTEN
-        self._wave = Captured(self._imagine, padding, 4, self.device, buckets, capture)
+        self.wave = Captured(self._imagine, padding, 4, self.device, buckets, capture)
 
     def prepare(self, observation: Observation) -> None:
         """Capture all graphs now; the observation shows the shape of a latent. Else each size of batch is
         captured when it first comes up, in the middle of a decision."""
         self.encode(observation)
-        self._wave.prepare()
+        self.wave.prepare()
 
     @torch.inference_mode()
     def encode(self, observation: Observation) -> Latent:
@@ -146,7 +152,7 @@ class DeviceModels:
         rows = np.empty((len(before), 3 + self.horizon * self.action_size), np.int32)
         rows[:, 0], rows[:, 1], rows[:, 2] = sources, targets, self._text_of[sources]
         rows[:, 3:] = np.ascontiguousarray(chunks, np.float32).reshape(len(before), -1).view(np.int32)
-        found = self._wave(rows)
+        found = self.wave(rows)
         self._text_of[targets] = self._known_for[targets] = rows[:, 2]
         self._known[targets] = found[:, :2]
         return Prediction(names.astype(object), found[:, 2], found[:, 3])

@@ -407,4 +407,4 @@ class TestOnGpu:
                 found.append((score.value, score.spread, prediction.disagreement, prediction.done))
             for one, other in zip(*found):
                 np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
-        assert captured._wave._capture is not None  # it did not fall back
+        assert captured.wave._capture is not None  # it did not fall back
