@@ -310,5 +310,25 @@ class Planner(Protocol):
         ...
 
 
+@runtime_checkable
+class RowPlanner(Planner, Protocol):
+    """A ``Planner`` that remembers something of each row from one decision to the next.
+
+    ``plan`` takes the i-th row of a batch for the i-th row of the batch before. Whoever leaves rows out
+    (nothing to see, a policy that failed) calls ``plan_rows`` instead, and the other rows keep their memory.
+    """
+
+    def plan_rows(
+        self, observation: Observation, samples: ActionSamples, seeds: np.ndarray, rows: np.ndarray
+    ) -> Decision:
+        """What ``plan`` does, for rows that have names: ``rows`` is ``int64 [B]``, distinct. Rows that are
+        not named keep what they remember."""
+        ...
+
+    def reset(self, rows: Sequence[int] | None = None) -> None:
+        """Forget everything, or what some rows remember."""
+        ...
+
+
 PolicyLike: TypeAlias = Any
 """An object of somebody else's class that a wrapper knows how to drive."""

@@ -22,6 +22,7 @@ Forethought: test-time search for robot policies.
   forethought train models     train what search needs: world model, values, retrieval memory
   forethought eval             compare the policy alone with planners, paired, with intervals
   forethought bench planner    measure the search itself: speed, memory, regret
+  forethought bench gpu        time a decision with a large model on a GPU, beside the hardware's limits
   forethought doctor           say what works on this machine, and what mends the rest
 
 Each of them tells its options with --help. Options are written name=value, groups of options by the name of
@@ -249,6 +250,7 @@ APPLICATIONS: dict[str, tuple[str, Callable[..., Any]]] = {
     "train models": ("train_models", _write),
     "eval": ("eval", _evaluate),
     "bench planner": ("bench_planner", _write),
+    "bench gpu": ("bench_gpu", _write),
 }
 """Command to its config and what it runs."""
 

@@ -52,6 +52,18 @@ def checked(samples: ActionSamples, observation: Observation, seeds: np.ndarray,
     return Inputs(chunks, own, whole, seeds)
 
 
+def distinct(rows: np.ndarray, batch: int) -> list[int]:
+    """The names of the rows of a batch.
+
+    Raises:
+        ForethoughtError: They are not as many as there are rows, or two are the same.
+    """
+    names = [int(row) for row in rows]
+    if len(set(names)) != len(names) or len(names) != batch:
+        raise ForethoughtError(f"plan_rows needs one distinct number for each of {batch} rows; got {names}.")
+    return names
+
+
 def without_search(inputs: Inputs, spec: ActionSpec, reason: str) -> Decision:
     """The fallback of every row: the policy's own chunk inside the bounds, or as it came where it was not
     finite, so that whoever guards the robot sees it."""

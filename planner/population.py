@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -58,6 +59,7 @@ class Run:
         open: Rows that still search, ``bool [B]``.
         spent: Distinct evaluations, ``int64 [B]``.
         populations: What was imagined; in the first, sequence 0 is the policy's.
+        carried: What each row's last decision left, ``float32 [c, d-1, H, A]`` or None; empty: nothing.
     """
 
     pool: LatentPool
@@ -68,6 +70,7 @@ class Run:
     open: np.ndarray
     spent: np.ndarray
     populations: list[Population] = field(default_factory=list)
+    carried: Sequence[np.ndarray | None] = ()
 
 
 def going(run: Run, population: Population, at: int, terminal: float) -> np.ndarray:

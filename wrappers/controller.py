@@ -30,10 +30,12 @@ from ..interfaces import (
     Planner,
     Policy,
     Reasoner,
+    RowPlanner,
 )
 from . import checks
 from .deadline import DeadlineExceeded, DeadlineRunner
 from .guard import Guard
+from .rows import merge, sample_rows, take_policy, without_plan
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +111,7 @@ class Controller:
         self._spec = policy.action_spec
         self._horizon = int(policy.horizon)
         self._runner = DeadlineRunner()
+        self._batch = 0
         self._last: np.ndarray | None = (
             None  # [B, A], last action of each row's last good chunk; NaN before one
         )
@@ -133,7 +136,7 @@ class Controller:
             self.count("controller", batch, error)
             nothing = np.zeros(batch, np.int32)
             held = hold_still(self._spec, self._horizon, self._last_actions(batch))
-            return _without_plan(held, nothing == 0, ("controller failed: hold still",) * batch)
+            return without_plan(held, nothing == 0, ("controller failed: hold still",) * batch)
 
     def _decide(self, observation: Observation, seeds: np.ndarray) -> Decision:
         clock = _Clock()
@@ -154,12 +157,13 @@ class Controller:
 
         default = "no planner" if self.planner is None else "fallback: " + what
         reason = tuple("policy failed: hold still" if row else default for row in failed)
-        decision = _without_plan(own, failed if self.planner is None else unusable | failed, reason)
+        decision = without_plan(own, failed if self.planner is None else unusable | failed, reason)
         rows = np.flatnonzero(~(unusable | failed))
+        self._same_rows(batch)
         if self.planner is not None and rows.size:
             seen = observation if rows.size == batch else observation.rows(rows)
-            planned = self._plan(seen, _sample_rows(samples, rows), seeds[rows], own[rows])
-            decision = _merge(decision, rows, planned)
+            planned = self._plan(seen, sample_rows(samples, rows), seeds[rows], own[rows], rows)
+            decision = merge(decision, rows, planned)
             clock.lap("search")
             clock.milliseconds |= planned.milliseconds
 
@@ -231,21 +235,34 @@ class Controller:
         parts = [part[:, np.minimum(np.arange(most), part.shape[1] - 1)] for part in parts]
         return ActionSamples(np.concatenate(parts)), np.concatenate(failed)
 
+    def _same_rows(self, batch: int) -> None:
+        """Batches of another size hold other robots: nothing that was remembered of a row is true of them."""
+        if batch != self._batch and self._batch and isinstance(self.planner, RowPlanner):
+            _reset(self.planner)
+        self._batch = batch
+
     def _plan(
-        self, observation: Observation, samples: ActionSamples, seeds: np.ndarray, own: np.ndarray
+        self,
+        observation: Observation,
+        samples: ActionSamples,
+        seeds: np.ndarray,
+        own: np.ndarray,
+        rows: np.ndarray,
     ) -> Decision:
-        """The planner's decision, with the policy's own chunk wherever it must not be followed."""
+        """The planner's decision, with the policy's own chunk wherever it must not be followed. ``rows`` are
+        the places in the whole batch, by which a planner that remembers knows them again."""
         batch, planner = len(seeds), self.planner
         assert planner is not None
+
+        def plan() -> Decision:
+            if isinstance(planner, RowPlanner):
+                return planner.plan_rows(observation, samples, seeds, rows)
+            return planner.plan(observation, samples, seeds)
+
         kind = "planner"
-        decision = _without_plan(own, np.ones(batch, bool), ("",) * batch)
+        decision = without_plan(own, np.ones(batch, bool), ("",) * batch)
         try:
-            if self.deadline_ms is None:
-                planned = planner.plan(observation, samples, seeds)
-            else:
-                planned = self._runner.run(
-                    lambda: planner.plan(observation, samples, seeds), self.deadline_ms
-                )
+            planned = plan() if self.deadline_ms is None else self._runner.run(plan, self.deadline_ms)
             failed, what = checks.failed_rows(planned, batch, self._horizon, self._spec.size)
             if not failed.all():
                 decision = replace(planned, milliseconds=dict(planned.milliseconds))
@@ -255,7 +272,7 @@ class Controller:
             failed, what = np.ones(batch, bool), error
         if failed.any():
             self.count(kind, failed, what)
-            decision = _take_policy(decision, failed, own, f"fallback: {_words(what)}")
+            decision = take_policy(decision, failed, own, f"fallback: {_words(what)}")
         gave_up = np.asarray(decision.fallback, bool) & ~failed
         if gave_up.any():
             self.count("planner", gave_up, decision.reason[int(np.argmax(gave_up))])
@@ -269,7 +286,7 @@ class Controller:
         chunk, rejected, what = self._checked(decision.chunk)
         if rejected.any():
             self.count("guard", rejected, what)
-            decision = _take_policy(replace(decision, chunk=chunk), rejected, own, f"guard: {what}")
+            decision = take_policy(replace(decision, chunk=chunk), rejected, own, f"guard: {what}")
             chunk, rejected, _ = self._checked(decision.chunk)
         held = rejected & ~failed
         if rejected.any():
@@ -327,54 +344,6 @@ def _reset(part: object) -> None:
     reset = getattr(part, "reset", None)
     if callable(reset):
         reset()
-
-
-def _without_plan(chunk: np.ndarray, fallback: np.ndarray, reason: tuple[str, ...]) -> Decision:
-    batch = len(chunk)
-    return Decision(
-        chunk=chunk.copy(),
-        slot=np.zeros(batch, np.int32),
-        value=np.full(batch, np.nan, np.float32),
-        policy_value=np.full(batch, np.nan, np.float32),
-        overridden=np.zeros(batch, bool),
-        fallback=fallback.copy(),
-        reason=reason,
-        simulations=np.zeros(batch, np.int32),
-    )
-
-
-def _take_policy(decision: Decision, rows: np.ndarray, own: np.ndarray, reason: str) -> Decision:
-    """The decision with the policy's own chunk ``own [B, H, A]`` in some rows ``bool [B]``."""
-    return replace(
-        decision,
-        chunk=np.where(rows[:, None, None], own, decision.chunk).astype(np.float32),
-        slot=np.where(rows, 0, decision.slot).astype(np.int32),
-        value=np.where(rows, np.nan, decision.value).astype(np.float32),
-        policy_value=np.where(rows, np.nan, decision.policy_value).astype(np.float32),
-        overridden=np.asarray(decision.overridden, bool) & ~rows,
-        fallback=np.asarray(decision.fallback, bool) | rows,
-        reason=tuple(reason if taken else text for taken, text in zip(rows, decision.reason, strict=True)),
-        candidates=None if rows.all() else decision.candidates,
-    )
-
-
-def _merge(decision: Decision, rows: np.ndarray, planned: Decision) -> Decision:
-    """The decision with some rows (integers) replaced by those of a smaller one."""
-    if len(rows) == len(decision.chunk):
-        return planned
-    merged: dict[str, Any] = {}
-    for name in ("chunk", "slot", "value", "policy_value", "overridden", "fallback", "simulations"):
-        merged[name] = getattr(decision, name).copy()
-        merged[name][rows] = getattr(planned, name)
-    reason = list(decision.reason)
-    for row, text in zip(rows, planned.reason, strict=True):
-        reason[row] = text
-    return replace(decision, reason=tuple(reason), **merged)
-
-
-def _sample_rows(samples: ActionSamples, rows: np.ndarray) -> ActionSamples:
-    log_probability = samples.log_probability
-    return ActionSamples(samples.chunks[rows], None if log_probability is None else log_probability[rows])
 
 
 def _words(what: str | Exception) -> str:

@@ -196,6 +196,30 @@ class TestComposition:
         gate.reset()
         assert not gate.planner._kept
 
+    def test_one_row_can_be_reset_alone_and_a_planner_without_rows_forgets_everything(self):
+        inner = arm_planner("icem", simulations=40, depth=2)
+        gate = gated(inner)
+        gate.plan(START, scattered([0.2, 0.2, 0.2]), SEEDS)
+        gate.reset([1])
+        assert sorted(inner._carried.rows) == [0, 2]
+
+        class Forgetting:
+            resets = 0
+
+            def plan(self, *_):
+                raise AssertionError
+
+            def reset(self):
+                self.resets += 1
+
+        plain = Forgetting()
+        gated(plain).reset([1])
+        assert plain.resets == 1
+
+    def test_two_rows_of_one_name_are_refused(self):
+        with pytest.raises(ForethoughtError, match="distinct"):
+            gated().plan_rows(START, scattered([0.2, 0.2, 0.2]), SEEDS, np.array([1, 1, 2]))
+
     def test_the_preset_builds_it(self):
         options = {"action_spec": ARM, "simulations": 40, "depth": 2}
         gate = forethought(ArmWorld(), NearTarget(), reuse=True, gate_spread=0.1, gate_drop=0.2, **options)
