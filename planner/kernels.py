@@ -28,7 +28,10 @@ from .selection import (
 from .tree import NONE, Tree
 
 PUCT, DENSITY_UCB, HALVING = 0, 1, 2
-NO_SCHEDULE, NO_NOISE = np.zeros(0, np.int64), np.zeros((1, 0))
+NO_SCHEDULE, NO_NOISE = (
+    np.zeros(0, np.int64),
+    np.zeros((1, 0)),
+)  # the logits are worked out as they are needed
 NO_SCHEDULE.setflags(write=False)  # as schedules are: one compiled form serves all
 
 
@@ -40,7 +43,7 @@ class RuleKernel:
         kind: Which formula.
         constants: Its constants, ``float64 [2]``.
         schedule: Visits that are due, ``int64 [simulations]``; empty without a schedule.
-        noise: Added to the scores, ``float64 [B, K]``; ``[1, 0]`` without noise.
+        noise: Added to the logits of halving at the root, ``float64 [B, K]`` or ``[1, 1]``; ``[1, 0]`` below.
     """
 
     kind: int
@@ -55,7 +58,7 @@ class RuleKernel:
 
 
 def _halving(rule: SequentialHalving, children: int, seeds: np.ndarray) -> RuleKernel:
-    noise = NO_NOISE
+    noise = np.zeros((1, 1))
     if rule.gumbel_scale:
         noise = rule.gumbel_scale * gumbels(stream_keys(seeds, -1), children)
     constants = np.array([rule.visit_offset, rule.value_scale])
@@ -96,7 +99,7 @@ class Walk:
         self._root, self._inner = root.arrays, inner.arrays
         self._widening = float(factor), float(power)
         self._depth, self._children = depth, inner_children
-        self._blocked = np.zeros((0, 0), np.bool_)
+        self._wave = 0
 
     @staticmethod
     def of(
@@ -126,8 +129,11 @@ class Walk:
     def __call__(self, tree: Tree, width: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Claims ``int64 [L, 2]`` and drawn ``int64 [D, 3]``; see ``TreeSearch.simulate``."""
         tree.reserve(int(tree.size.max()) + int(width.max()) * self._children)
-        if self._blocked.shape != tree.nodes.shape:
-            self._blocked = np.zeros(tree.nodes.shape, np.bool_)
+        self._wave += 1
+        if self._wave == 1 and self._root[0] == HALVING:  # the root's candidates stay what they are
+            prior = tree.prior[:, 1 : 1 + int(tree.child_count[0, 0])]
+            noise = self._root[3] if self._root[3].size else 0.0
+            self._root = (*self._root[:3], np.log(np.maximum(prior, 1e-30)) + noise)
 
         def part(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
             most = int(width[start:stop].sum())
@@ -137,7 +143,7 @@ class Walk:
             claimed, opened = _walk(
                 tree.nodes,
                 tree.size,
-                self._blocked,
+                self._wave,
                 rows,
                 width,
                 self._root,
@@ -183,7 +189,7 @@ def widths(nodes: Any, spent: np.ndarray, simulations: int, wave: int) -> tuple[
 def _walk(
     tree: Any,
     size: np.ndarray,
-    blocked: np.ndarray,
+    wave: int,
     rows: np.ndarray,
     width: np.ndarray,
     root: Any,
@@ -200,10 +206,8 @@ def _walk(
         left = width[row]
         if left <= 0:
             continue
-        nodes, shut = tree[row], blocked[row]
-        for i in range(size[row]):
-            shut[i] = nodes[i].closed
-        while left > 0 and not shut[0]:
+        nodes = tree[row]
+        while left > 0 and _is_free(nodes[0], wave):
             node = np.int64(0)
             for _ in range(max_depth):
                 wanted = np.int64(nodes[node].child_count)
@@ -215,7 +219,7 @@ def _walk(
                 first, count = np.int64(nodes[node].first_child), np.int64(nodes[node].child_count)
                 free = False
                 for i in range(first, first + count):
-                    free = free or not shut[i]
+                    free = free or _is_free(nodes[i], wave)
                 # All that is open is done or claimed: widen by one rather than wait.
                 while (
                     node > 0
@@ -225,26 +229,25 @@ def _walk(
                 ):
                     child = first + count
                     _open(nodes, node, child)
-                    shut[child] = False
                     count += 1
                     free = True
                     drawn[opened, 0], drawn[opened, 1], drawn[opened, 2] = row, node, count - 1
                     opened += 1
                 if not free:  # nothing is left below: a dead end for the rest of the wave
-                    shut[node] = True
+                    nodes[node].blocked = wave
                     break
                 children, rule = nodes[first : first + count], inner
                 if node == 0:
                     rule = root
                 kind, constants, schedule, noise = rule
                 if kind == HALVING:
-                    noise_row = noise[min(row, noise.shape[0] - 1)]
-                    _score_halving(children, nodes[node].own, constants, schedule, noise_row, score)
+                    known = noise[min(row, noise.shape[0] - 1)]
+                    _score_halving(children, nodes[node].own, constants, schedule, known, score)
                 else:
                     _score(kind, children, nodes[node].own, constants, score)
-                node = first + _best(score, shut[first : first + count])
+                node = first + _best(score, children, wave)
                 if nodes[node].latent == NONE:
-                    shut[node] = True
+                    nodes[node].blocked = wave
                     claims[claimed, 0], claims[claimed, 1] = row, node
                     claimed += 1
                     left -= 1
@@ -262,7 +265,7 @@ def _open(nodes: Any, parent: Any, child: Any) -> None:
     new = nodes[child]
     place = nodes[parent].child_count
     new.parent, new.first_child, new.child_count, new.depth = parent, NONE, 0, nodes[parent].depth + 1
-    new.latent, new.visits, new.pending = NONE, 0, 0
+    new.latent, new.visits, new.pending, new.blocked = NONE, 0, 0, 0
     new.value, new.prior, new.log_prior, new.own = np.nan, 1.0 / (place + 1), 0.0, np.nan
     new.done, new.spread, new.disagreement, new.source, new.closed = 0.0, 0.0, 0.0, 0, False
     nodes[parent].child_count = place + 1
@@ -280,11 +283,17 @@ def _widened(visits: int, widening: tuple[float, float], most: int) -> int:
 
 
 @njit(cache=True, error_model="numpy")
-def _best(score: np.ndarray, blocked: np.ndarray) -> int:
+def _is_free(node: Any, wave: int) -> bool:
+    """Whether something can still be claimed at or below a node in this wave."""
+    return not node.closed and node.blocked != wave
+
+
+@njit(cache=True, error_model="numpy")
+def _best(score: np.ndarray, children: Any, wave: int) -> int:
     """The free sibling with the highest score, the first of equals; scores that are not finite come last."""
     chosen, best = -1, -np.inf
-    for i in range(blocked.size):
-        if blocked[i]:
+    for i in range(children.size):
+        if not _is_free(children[i], wave):
             continue
         own = score[i] if math.isfinite(score[i]) else -1.7976931348623157e308
         if chosen < 0 or own > best:
@@ -352,10 +361,10 @@ def _score_halving(
     parent: float,
     constants: np.ndarray,
     schedule: np.ndarray,
-    noise: np.ndarray,
+    logits: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """``SequentialHalving`` into ``out``."""
+    """``SequentialHalving`` into ``out``. ``logits`` are those of the prior, with noise, or empty."""
     turn, low, high = _complete(children, parent, out)
     count = children.size
     _rescale(out, count, low, high)
@@ -365,9 +374,8 @@ def _score_halving(
     scale = (constants[0] + most) * constants[1]
     best = -np.inf
     for i in range(count):
-        out[i] = math.log(max(children[i].prior, 1e-30)) + scale * out[i]
-        if noise.size:
-            out[i] += noise[i]
+        logit = logits[i] if logits.size else math.log(max(children[i].prior, 1e-30))
+        out[i] = logit + scale * out[i]
         best = max(best, out[i])
     if turn < schedule.size:
         due = schedule[turn]

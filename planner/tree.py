@@ -22,6 +22,7 @@ _FIELDS: tuple[tuple[str, Any, Any], ...] = (
     ("latent", np.int64, NONE),
     ("visits", np.int32, 0),
     ("pending", np.int32, 0),
+    ("blocked", np.int32, 0),
     ("value", np.float64, np.nan),
     ("prior", np.float64, 0.0),
     ("log_prior", np.float64, 0.0),
@@ -62,6 +63,7 @@ class Tree:
         latent: Slot in the latent pool, ``int64``; NONE before evaluation.
         visits: Evaluations in the subtree, the node's own included, ``int32``.
         pending: Virtual visits: claims of the wave under way, ``int32``.
+        blocked: The wave, from 1, in which nothing more was to be claimed at or below the node, ``int32``.
         value: Backed-up value v(s), ``float64``; NaN before evaluation, −inf when disqualified.
         prior: ``float64``, normalised among siblings.
         log_prior: Its logarithm before it is normalised, ``float64``; below the root's children only.

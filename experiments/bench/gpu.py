@@ -178,7 +178,7 @@ def latency(search: TreeSearch, rows: int, horizon: int, decisions: int) -> dict
         decision, run = search.imagine(*asked)
         took.append(1e3 * (time.perf_counter() - start))
         assert run is not None
-        deepest.append(int(run.tree.depth[run.tree.latent != NONE].max()))
+        deepest.append(int(run.tree.depth[run.tree.known()].max()))
         evaluated = int(decision.simulations.sum())
     return {
         "p50": float(np.quantile(took[5:], 0.5)),

@@ -32,6 +32,7 @@ ROOT_RULES = {
     "gumbel": SequentialHalving(simulations=150, gumbel_scale=1.0),
     "puct": Puct(),
     "density": DensityUcb(),
+    "improved": ImprovedPolicy(),
 }
 INNER_RULES = {"puct": Puct(), "density": DensityUcb(), "improved": ImprovedPolicy()}
 BACKUPS = {"mix": TemporalDifferenceMix(), "max": MaximumBackup(), "mean": MeanBackup()}
