@@ -21,7 +21,6 @@ from torch import nn
 
 from ...interfaces import ActionSamples, ForethoughtError, Observation
 from ...planner import Budget, KernelProposals, PolicyKernels, TreeSearch
-from ...planner.tree import NONE
 from ...reward.value import ValueEnsemble, ValueModel
 from ...world_models.captured import BUCKETS
 from ...world_models.device import DeviceModels
