@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +45,9 @@ def checked(samples: ActionSamples, observation: Observation, seeds: np.ndarray,
     if seeds.size != batch:
         raise ForethoughtError(f"plan needs one seed per row, int64 [{batch}]; got {seeds.size} seeds.")
     own = chunks[:, 0]
-    finite = np.asarray(np.isfinite(chunks).all(axis=(2, 3)))
+    finite = np.ones(chunks.shape[:2], bool)
+    if not math.isfinite(float(chunks.sum())):  # what is not finite spreads to the sum
+        finite = np.asarray(np.isfinite(chunks).all(axis=(2, 3)))
     whole = finite[:, 0]
     if not np.all(finite):
         stand_in = np.where(whole[:, None, None], own, 0.5 * (spec.low + spec.high))

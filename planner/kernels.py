@@ -167,6 +167,21 @@ MANY = 4
 
 
 @njit(cache=True, error_model="numpy")
+def claim_unknown(nodes: Any) -> np.ndarray:
+    """Claims ``int64 [L, 2]`` of all candidates at the roots that are not evaluated."""
+    count = nodes[0, 0].child_count
+    claims, claimed = np.empty((len(nodes) * count, 2), np.int64), 0
+    for row in range(len(nodes)):
+        for child in range(1, 1 + count):
+            if nodes[row, child].latent == NONE:
+                nodes[row, child].pending += 1
+                nodes[row, 0].pending += 1
+                claims[claimed, 0], claims[claimed, 1] = row, child
+                claimed += 1
+    return claims[:claimed]
+
+
+@njit(cache=True, error_model="numpy")
 def close_roots(nodes: Any, alive: np.ndarray) -> None:
     """Close rows that are not ``alive`` (``bool [B]``) and those whose policy chunk has no finite value."""
     for row in range(alive.size):

@@ -27,7 +27,7 @@ from .budget import Budget, Clock
 from .decision import DecisionRule, RootStatistics, with_candidates
 from .graft import INHERITED, Subtree, graft
 from .inputs import Inputs, checked, without_search
-from .kernels import Walk, close_roots, widths
+from .kernels import Walk, claim_unknown, close_roots, widths
 from .proposals import Context, Proposals, draw
 from .scoring import Scoring
 from .selection import ProgressiveWidening, Puct, SelectionRule, SequentialHalving, Siblings
@@ -244,11 +244,7 @@ class TreeSearch:
             source = len(run.source_names) - 1
             closing = self.depth, self.inner_children, self.scoring.terminal
             graft(inherited, tree, run.pool, np.arange(nodes.start, nodes.stop), source, *closing)
-        unknown = tree.latent[:, nodes] == NONE
-        claims = np.argwhere(unknown)
-        claims[:, 1] += nodes.start
-        tree.pending[:, nodes] = unknown
-        tree.pending[:, 0] = unknown.sum(axis=1)
+        claims = claim_unknown(tree.nodes)
         self.evaluate(run, claims)
         self.backward(run, claims)
 

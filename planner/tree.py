@@ -43,6 +43,9 @@ BLANK = np.array([tuple(blank for *_, blank in _FIELDS)], NODE)
 """A node of which nothing is known, ``[1]``."""
 BLANK.setflags(write=False)
 
+ROOT_CHILD = BLANK.copy()
+ROOT_CHILD["parent"], ROOT_CHILD["depth"] = 0, 1
+
 
 class Tree:
     """B search trees side by side. A proposal becomes a node when it is drawn, so an edge and its child share
@@ -136,14 +139,11 @@ class Tree:
     def add_roots(self, count: int) -> slice:
         """Append ``count`` candidates to the root of every row of new trees. Their numbers."""
         self.reserve(1 + count)
-        candidates = slice(1, 1 + count)
-        self.nodes[:, candidates] = BLANK
-        self.nodes["parent"][:, candidates] = 0
-        self.nodes["depth"][:, candidates] = 1
+        self.nodes[:, 1 : 1 + count] = ROOT_CHILD
         self.nodes["first_child"][:, 0] = 1
         self.nodes["child_count"][:, 0] = count
         self.size[:] = 1 + count
-        return candidates
+        return slice(1, 1 + count)
 
     def open_child(self, rows: np.ndarray, nodes: np.ndarray) -> np.ndarray:
         """Open the next reserved child of one node of each row. Which of the children it is, ``int64 [R]``.

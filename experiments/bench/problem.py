@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import pairwise
 
 import numpy as np
@@ -267,6 +267,15 @@ class TimedSearch(TreeSearch):
     def evaluate(self, run: Run, claims: np.ndarray) -> None:
         with self.watch.part("evaluate"):
             super().evaluate(run, claims)
+
+
+def timed(search: TreeSearch, watch: Stopwatch) -> TimedSearch:
+    """The same search, noting where its time goes; its proposals must be ``OneByOne``."""
+    settings = {setting.name: getattr(search, setting.name) for setting in fields(search)}
+    settings["world_model"] = TimedWorld(search.world_model, watch)
+    settings["reward_model"] = TimedReward(search.reward_model, watch)
+    settings["proposals"] = TimedProposals(settings["proposals"], watch)
+    return TimedSearch(**settings, watch=watch)
 
 
 @dataclass(frozen=True, eq=False)

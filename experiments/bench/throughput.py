@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -12,21 +13,10 @@ import numba
 import numpy as np
 import torch
 
-from ...planner import Budget, KernelProposals, PolicyKernels, PolicySamples
+from ...planner import Budget, KernelProposals, PolicyKernels, PolicySamples, TreeSearch
 from ...planner.search import Run
 from .peer import Peer
-from .problem import (
-    ARM,
-    CLOCKS,
-    NETWORKS,
-    Sizes,
-    Stopwatch,
-    TimedProposals,
-    TimedReward,
-    TimedSearch,
-    TimedWorld,
-    question,
-)
+from .problem import ARM, CLOCKS, NETWORKS, Question, Sizes, Stopwatch, question, timed
 
 PROPOSALS: dict[str, Callable[[], KernelProposals | PolicySamples]] = {
     "shared": lambda: PolicySamples(ARM),
@@ -61,12 +51,12 @@ class Setting:
 
 @dataclass
 class Measured:
-    """What was found for a setting, one entry for each decision that counts.
+    """What was found for a setting.
 
     Attributes:
-        seconds: Of a decision.
+        seconds: Of a decision, for each that counts.
         evaluated: Distinct evaluations of a decision, all rows together.
-        parts: Share of the time by part.
+        parts: Share of the time by part, for each decision that noted it.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -99,30 +89,55 @@ def grid(
     return [Setting(a, b, n, w, t, net) for t, a, b, n, (w, net) in cells]
 
 
-IN_A_ROW = 5
-"""Decisions that a setting makes when it is its turn. The first is not counted: it finds the caches full of
+IN_A_ROW = 3
+"""Decisions of a setting that count when it is its turn; one goes before them, which finds the caches full of
 another's data."""
 
 LONG = 0.25
-"""Seconds from which a decision does not notice that, so that one counts and is enough."""
+"""Seconds from which a decision does not notice that, so that the one counts and is enough."""
 
 
-def timed_search(setting: Setting, sizes: Sizes, watch: Stopwatch, device: str = "cpu") -> TimedSearch:
+def search(setting: Setting, sizes: Sizes, device: str = "cpu") -> TreeSearch:
     """The planner that a setting describes, with random weights."""
     assert setting.wave is not None and setting.network is not None
     world, value = NETWORKS[setting.network]
-    return TimedSearch(
-        TimedWorld(world(sizes, device), watch),
-        TimedReward(value(sizes, device), watch),
-        TimedProposals(PROPOSALS[setting.actions](), watch),
+    return TreeSearch(
+        world(sizes, device),
+        value(sizes, device),
+        PROPOSALS[setting.actions](),
         ARM,
         budget=Budget(simulations=setting.simulations),
         children=sizes.actions,
         inner_children=sizes.actions,
         depth=DEPTH,
         wave=setting.wave,
-        watch=watch,
     )
+
+
+class Ours:
+    """A setting of ours, on the clock."""
+
+    def __init__(
+        self, setting: Setting, sizes: Sizes, question: Question, now: Callable[[], float], device: str
+    ) -> None:
+        self._watch, self._question, self._now = Stopwatch(now), question, now
+        self._planner = search(setting, sizes, device)
+        self._timed = timed(self._planner, self._watch)
+
+    def __call__(self, seed: int) -> tuple[float, int]:
+        """Makes a decision: seconds, and distinct evaluations."""
+        return self._decide(self._planner, seed)
+
+    def parts(self, seed: int) -> dict[str, float]:
+        """Makes a decision that notes where its time goes, which takes time itself."""
+        self._watch.reset()
+        took, _ = self._decide(self._timed, seed)
+        return shares(self._watch.seconds, took)
+
+    def _decide(self, planner: TreeSearch, seed: int) -> tuple[float, int]:
+        asked, start = self._question, self._now()
+        decision = planner.plan(asked.observation, asked.samples, asked.seeds + seed)
+        return self._now() - start, int(decision.simulations.sum())
 
 
 def measure(
@@ -138,12 +153,11 @@ def measure(
     """Measures settings in rounds, a few decisions of each in turn, so that whatever else the machine does
     meets all of them alike. Settings of one cell (all waves, and the peer) go round together.
 
-    A cell ends after ``repeats`` rounds, or after 3 once it has taken ``seconds``. The first decision of each
-    setting is not counted.
+    A cell ends after ``repeats`` rounds, or after 3 once it has taken ``seconds``. The first round is not
+    counted.
     """
     from threadpoolctl import threadpool_limits
 
-    now = CLOCKS[clock]
     before, loops = torch.get_num_threads(), numba.get_num_threads()
     try:
         for _, group in itertools.groupby(settings, lambda s: (s.threads, s.actions, s.batch, s.simulations)):
@@ -151,35 +165,24 @@ def measure(
             torch.set_num_threads(cell[0].threads)
             numba.set_num_threads(min(cell[0].threads, loops))
             threadpool_limits(1, "blas")  # torch has threads of its own, and NumpyMlp shares rows
-            watch = Stopwatch(now)
             asked = question(sizes, cell[0].batch)
-            planners = {s: timed_search(s, sizes, watch, device) for s in cell if s.wave is not None}
+            ours = {s: Ours(s, sizes, asked, CLOCKS[clock], device) for s in cell if s.wave is not None}
             found = {s: Measured() for s in cell}
             taken = 0.0
             for number in range(-1, repeats):
                 for setting in cell:
-                    for again in range(IN_A_ROW):
-                        seed = number * IN_A_ROW + again
-                        if setting.wave is None:
-                            assert peer is not None
-                            took, evaluated = peer.ask(setting, sizes)
-                            parts: dict[str, float] = {}
-                        else:
-                            watch.reset()
-                            start = now()
-                            decision = planners[setting].plan(
-                                asked.observation, asked.samples, asked.seeds + seed
-                            )
-                            took = now() - start
-                            evaluated = int(decision.simulations.sum())
-                            parts = shares(watch.seconds, took)
-                        taken += took
-                        if number >= 0 and (again or took > LONG):
-                            found[setting].seconds.append(took)
-                            found[setting].evaluated.append(evaluated)
-                            found[setting].parts.append(parts)
-                        if took > LONG:
-                            break
+                    decide = ours.get(setting) or functools.partial(_ask, peer, setting, sizes)
+                    seed = number * (IN_A_ROW + 1)
+                    first = decide(seed)
+                    counted = [first]
+                    if first[0] < LONG:
+                        counted = [decide(seed + 1 + again) for again in range(IN_A_ROW)]
+                    taken += sum(took for took, _ in counted)
+                    if number >= 0:
+                        found[setting].seconds += [took for took, _ in counted]
+                        found[setting].evaluated += [evaluated for _, evaluated in counted]
+                    if number >= 0 and setting in ours:
+                        found[setting].parts.append(ours[setting].parts(seed))
                 if number >= 2 and taken > seconds:
                     break
             yield from found.items()
@@ -187,6 +190,11 @@ def measure(
         torch.set_num_threads(before)
         numba.set_num_threads(loops)
         threadpool_limits(before, "blas")
+
+
+def _ask(peer: Peer | None, setting: Setting, sizes: Sizes, seed: int) -> tuple[float, int]:
+    assert peer is not None
+    return peer.ask(setting, sizes)
 
 
 def shares(seconds: dict[str, float], whole: float) -> dict[str, float]:
@@ -202,14 +210,14 @@ def shares(seconds: dict[str, float], whole: float) -> dict[str, float]:
 
 def memory(setting: Setting, sizes: Sizes) -> dict[str, float]:
     """Bytes of one node, of one evaluated latent, and of all that a decision keeps per simulation."""
-    search = timed_search(setting, sizes, Stopwatch(CLOCKS["wall"]))
+    planner = search(setting, sizes)
     asked = question(sizes, setting.batch)
-    run = search.search(
-        search.world_model.encode(asked.observation),
+    run = planner.search(
+        planner.world_model.encode(asked.observation),
         asked.observation.instruction,
         asked.samples.chunks,
         asked.seeds,
-        search.budget.start(),
+        planner.budget.start(),
     )
     return weigh(run)
 
