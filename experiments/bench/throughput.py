@@ -93,8 +93,8 @@ IN_A_ROW = 3
 """Decisions of a setting that count when it is its turn; one goes before them, which finds the caches full of
 another's data."""
 
-LONG = 0.25
-"""Seconds from which a decision does not notice that, so that the one counts and is enough."""
+LONG = 2.0
+"""Seconds from which a decision hardly notices that, so that the one counts and is enough."""
 
 
 def search(setting: Setting, sizes: Sizes, device: str = "cpu") -> TreeSearch:
