@@ -8,6 +8,7 @@ from planner_fakes import ARM, LINE
 from sampling_fakes import plan, sampler, still
 from scipy.spatial.transform import Rotation
 
+from forethought.interfaces import ForethoughtError
 from forethought.planner import ColouredNoise, CrossEntropy, PathIntegral, SharedNoise
 from forethought.planner.noise import coloured, normals, stream_keys
 from forethought.planner.refinement import Distribution, draw, fit
@@ -74,6 +75,28 @@ class TestRefinement:
         lost = CrossEntropy().update(None, sequences, np.full((1, 8), -np.inf), LINE)
         assert lost.mean[0, 0, 0, 0] == 0.0
 
+    def test_momentum_weighs_the_last_mean_and_deviation_against_the_new(self):
+        sequences = np.array([0.0, 0.2, 0.6, 1.0], np.float32).reshape(1, 4, 1, 1, 1)
+        cem = CrossEntropy(elites=0.5, momentum=0.25)
+        first = cem.update(None, sequences, np.array([[1.0, 1.0, 0.0, 0.0]]), LINE)
+        second = cem.update(first, sequences, np.array([[0.0, 0.0, 1.0, 1.0]]), LINE)
+        assert second.mean[0, 0, 0, 0] == pytest.approx(0.25 * 0.1 + 0.75 * 0.8)
+        assert second.deviation[0, 0, 0, 0] == pytest.approx(0.25 * 0.1 + 0.75 * 0.2)
+
+    def test_shares_may_lie_on_their_bounds_and_not_beyond(self):
+        for shares in ({"elites": 1.0}, {"keep": 0.0}, {"keep": 1.0}, {"momentum": 0.0}):
+            CrossEntropy(**shares)
+        for shares in (
+            {"elites": 1.2},
+            {"elites": 0.0},
+            {"keep": 1.2},
+            {"keep": -0.1},
+            {"momentum": 1.0},
+            {"momentum": -0.1},
+        ):
+            with pytest.raises(ForethoughtError, match="Shares must lie"):
+                CrossEntropy(**shares)
+
     def test_mppi_weighs_by_the_exponential_of_the_value(self):
         sequences = np.array([0.0, 0.5, 1.0], np.float32).reshape(1, 3, 1, 1, 1)
         value = np.array([[0.1, 0.3, -np.inf]])
@@ -81,6 +104,15 @@ class TestRefinement:
         weight = np.exp([-2.0, 0.0])
         assert found.mean[0, 0, 0, 0] == pytest.approx(0.5 * weight[1] / weight.sum())
         assert found.deviation[0, 0, 0, 0] == 0.07
+
+    def test_mppi_with_a_small_temperature_is_the_best_alone_and_nothing_overflows(self):
+        sequences = np.array([0.0, 0.5, 1.0], np.float32).reshape(1, 3, 1, 1, 1)
+        for value in ([[0.1, 0.9, 0.3]], [[-900.0, 900.0, -np.inf]]):
+            found = PathIntegral(temperature=1e-3).update(None, sequences, np.array(value), LINE)
+            assert found.mean[0, 0, 0, 0] == pytest.approx(0.5)
+        lost = PathIntegral().update(None, sequences, np.full((1, 3), -np.inf), LINE)
+        assert lost.mean[0, 0, 0, 0] == 0.0
+        assert PathIntegral().kept(10) == 0
 
     def test_kept_elites_stay_without_being_imagined_again(self):
         """A population of draws that are all worse: with elites kept, the fit stays with the old ones."""
