@@ -32,6 +32,7 @@ from .interfaces import (
 if TYPE_CHECKING:
     from .wrappers.controller import Controller
     from .wrappers.models import Models, load_models
+    from .wrappers.seeing import seeing, watching
     from .wrappers.wrap import unwrap, wrap
 
 __version__ = "0.1.0"
@@ -54,7 +55,9 @@ __all__ = [
     "Score",
     "WorldModel",
     "load_models",
+    "seeing",
     "unwrap",
+    "watching",
     "wrap",
 ]
 
@@ -62,7 +65,9 @@ _LAZY = {
     "Controller": "wrappers.controller",
     "Models": "wrappers.models",
     "load_models": "wrappers.models",
+    "seeing": "wrappers.seeing",
     "unwrap": "wrappers.wrap",
+    "watching": "wrappers.seeing",
     "wrap": "wrappers.wrap",
 }
 

@@ -44,7 +44,7 @@ PROBLEMS = {
     "seeds": "missing or of a wrong shape; zeros stand in",
     "reasoner": "raised, or returned an unusable observation; the observation is used as it came",
     "policy": "raised, or its own chunk had a wrong shape or NaN; held still",
-    "samples": "NaN in further samples of the policy; its own chunk stands in for them",
+    "samples": "further samples of the policy raised or held NaN; its own chunk stands in for them",
     "planner": "raised, or returned a wrong shape or NaN; the policy's own chunk is executed",
     "deadline": "the planner was late; the policy's own chunk is executed",
     "guard": "raised, or rejected the chunk; the policy's own chunk is executed, or held still",

@@ -11,22 +11,43 @@ from ..interfaces import ActionSamples, ActionSpec, Decision, ForethoughtError, 
 from .actions import Answer, Queue, read
 from .lookahead import Lookahead
 
+More = Callable[[int, np.ndarray], tuple[np.ndarray, np.ndarray | None]]
+"""Draws n further chunks ``[B, n, H, A]`` for the latest call, environment units, given seeds ``[B]``; with
+them the log-probabilities ``[B, 1 + n]`` of the call's own chunk and of these, or None."""
+
+Ask = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], tuple[Any, More | None]]
+"""Calls a policy's method: what it returned, and how to draw more of it, or None where it has but one."""
+
+Read = Callable[[Any, int], Answer]
+"""Understands what a policy returned for B rows."""
+
+
+def ask_once(
+    original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, More | None]:
+    """The plain call, for a policy of which nothing else is known."""
+    return original(*args, **kwargs), None
+
 
 class CalledPolicy:
-    """The call that is being made, seen as a ``Policy`` with one sample per row.
+    """The call that is being made, seen as a ``Policy``.
 
-    The call gets its own arguments, not our observation. The planner spreads its kernels around the one
-    chunk.
+    The call gets its own arguments, not our observation. Where the policy's family knows no way to draw
+    further samples there is one per row, and the planner spreads its kernels around it.
 
     Attributes:
         call: Makes the call.
         answer: What the last call that went well returned, or None.
+        problem: What drawing further samples raised, or None. The policy's own chunk is good all the same.
     """
 
-    def __init__(self, action_spec: ActionSpec, horizon: int) -> None:
+    def __init__(self, action_spec: ActionSpec, horizon: int, read: Read | None = None) -> None:
         self._spec, self._horizon = action_spec, horizon
-        self.call: Callable[[], Any] | None = None
+        self._read = read or self._read_array
+        self.call: Callable[[], tuple[Any, More | None]] | None = None
         self.answer: Answer | None = None
+        self.problem: Exception | None = None
+        self._more: More | None = None
         self._error: Exception | None = None
 
     @property
@@ -40,21 +61,41 @@ class CalledPolicy:
         return self._horizon
 
     def propose(self, observation: Observation, n: int, seeds: np.ndarray) -> ActionSamples:
-        """The chunk that the call returns, ``[B, 1, H, A]``.
+        """The chunk that the call returns, ``[B, 1, H, A]``, and up to n - 1 further ones where they can be
+        had.
 
         The policy may remember what it saw: the call is made once, and what it raised is raised again.
         """
         if self.call is not None:
             call, self.call = self.call, None
             try:
-                self.answer, self._error = read(call(), len(seeds), self._horizon, self._spec.size), None
+                raw, self._more = call()
+                self.answer, self._error = self._read(raw, len(seeds)), None
             except Exception as error:
                 self._error = error
         if self._error is not None:
             raise self._error
         if self.answer is None:
             raise ForethoughtError("CalledPolicy needs a call; set it before proposing.")
-        return ActionSamples(self.answer.chunk[:, None])
+        own = self.answer.chunk[:, None]
+        more, self._more = self._more, None  # it may hold the cache of a language model
+        if n == 1 or more is None:
+            return ActionSamples(own)
+        try:
+            chunks, log_probability = more(n - 1, seeds)
+            chunks = np.asarray(chunks, np.float32)
+            if chunks.ndim != 4 or chunks.shape[0] != len(own) or chunks.shape[2:] != own.shape[2:]:
+                raise ForethoughtError(
+                    f"Further samples must be [{len(own)}, n, {self._horizon}, {self._spec.size}]; got "
+                    f"{list(chunks.shape)}."
+                )
+        except Exception as error:
+            self.problem = error
+            return ActionSamples(own)
+        return ActionSamples(np.concatenate([own, chunks], axis=1), log_probability)
+
+    def _read_array(self, raw: Any, batch: int) -> Answer:
+        return read(raw, batch, self._horizon, self._spec.size)
 
 
 class ForeignCall:
@@ -64,30 +105,46 @@ class ForeignCall:
     chunk is being executed its answers are set aside. Where the planner keeps the policy's own action, it
     plans anew at the next step, so that a policy that is never overridden acts exactly as if it were not
     wrapped.
+
+    Args:
+        policy: The call, seen as a policy.
+        lookahead: Decides.
+        observe: From the arguments of the call to an Observation.
+        queue: Planned actions that are still to be given out.
+        ask: How the family calls the method, and draws further samples.
     """
 
     def __init__(
-        self, policy: CalledPolicy, lookahead: Lookahead, observe: Callable[..., Observation], queue: Queue
+        self,
+        policy: CalledPolicy,
+        lookahead: Lookahead,
+        observe: Callable[..., Observation],
+        queue: Queue,
+        ask: Ask = ask_once,
     ) -> None:
         self.policy = policy
         self.lookahead = lookahead
         self.observe = observe
         self.queue = queue
+        self.ask = ask
         self._batch = 1
 
     def __call__(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """``original(*args, **kwargs)`` with the actions that the planner chose."""
         observation = self._observation(args, kwargs)
-        self.policy.call = lambda: original(*args, **kwargs)
+        self.policy.call = lambda: self.ask(original, args, kwargs)
         pending = self.queue.pending(self._batch)
         if pending.all() and self.policy.answer is not None:
             return self._queued(self.policy.answer)
         decision = self.lookahead.decide(observation, batch=self._batch)
+        if self.policy.problem is not None:
+            self.lookahead.controller.count("samples", self._batch, self.policy.problem)
+            self.policy.problem = None
         answer = self.policy.answer
         if answer is None:  # the first call failed, but not by raising: there is no shape to answer in
             raise ForethoughtError("The policy has not returned an action yet; nothing to execute.")
         if not answer.single:
-            return answer.raw if self._is_own(decision, answer) else answer.with_actions(decision.chunk)
+            return answer.raw if self._is_own(decision, answer) else answer.write(decision.chunk)
         chunk = decision.chunk.copy()
         for row in range(self._batch):
             if pending[row]:
@@ -95,7 +152,7 @@ class ForeignCall:
             elif decision.overridden[row]:
                 self.queue.put(row, decision.chunk[row, 1:])
         own = not pending.any() and self._is_own(decision, answer)
-        return answer.raw if own else answer.with_actions(chunk)
+        return answer.raw if own else answer.write(chunk)
 
     def _observation(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
@@ -114,7 +171,7 @@ class ForeignCall:
             self.policy.call()
         except Exception as error:
             self.lookahead.controller.count("policy", self._batch, error)
-        return answer.with_actions(chunk)
+        return answer.write(chunk)
 
     def _is_own(self, decision: Decision, answer: Answer) -> bool:
         """Whether the decision is the policy's answer as it came, but for the gripper's two values."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..interfaces import ActionSpec, ForethoughtError, Observation, Planner, Reasoner
-from . import policies
+from . import policies, seeing
 from .controller import Controller
 from .guard import Guard
 from .lookahead import Lookahead
@@ -35,6 +35,7 @@ def wrap(
     method: str | None = None,
     action_spec: ActionSpec | None = None,
     horizon: int | None = None,
+    gripper_open: float | None = None,
     reasoner: Reasoner | None = None,
     guard: Guard | None = None,
     samples: int | None = None,
@@ -55,10 +56,12 @@ def wrap(
             an object.
         planner: The name of a preset, or a planner.
         observation: From the arguments that the policy is called with to an Observation. Not needed where the
-            policy gets an Observation or a dictionary with the usual keys.
+            policy gets an Observation or a dictionary with the usual keys, nor where ``seeing`` says it.
         method: The method to take over, when it has an unusual name.
         action_spec: What the numbers of an action mean; by default what the policy or the models say.
         horizon: Chunk length H in control steps; by default the models'.
+        gripper_open: The environment's gripper command for open, where the policy writes it otherwise than
+            the environment and its statistics do not tell (OpenVLA: 1 open, 0 closed).
         reasoner: Looks at the observation before the policy does (only where the policy takes our
             Observation).
         guard: Looks at the chunk last; by default it clips to the action bounds.
@@ -91,6 +94,7 @@ def wrap(
         method=method,
         action_spec=action_spec or models_spec,
         horizon=models_horizon if horizon is None else horizon,
+        gripper_open=gripper_open,
     )
     body = _body(policy)
     adapter = policies.adapt(body, settings)
@@ -138,6 +142,7 @@ class WrappedFunction:
 
 
 def _observe(cameras: tuple[str, ...], *args: Any, **kwargs: Any) -> Observation:
+    args, kwargs = seeing.current() or (args, kwargs)
     observation = from_call(args, kwargs, cameras)
     missing = [camera for camera in cameras if camera not in observation.images]
     if missing:

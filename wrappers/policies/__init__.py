@@ -38,12 +38,14 @@ class Settings:
         action_spec: What the numbers of an action mean, said by the user or recorded with the models; or
             None.
         horizon: Chunk length H of the models in control steps, or None.
+        gripper_open: The environment's gripper command for open, or None where the user did not say.
     """
 
     observe: Callable[..., Observation]
     method: str | None = None
     action_spec: ActionSpec | None = None
     horizon: int | None = None
+    gripper_open: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
