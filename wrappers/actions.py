@@ -32,8 +32,16 @@ class Answer:
     write: Callable[[np.ndarray], Any]
 
 
-def read(raw: Any, batch: int, horizon: int, size: int) -> Answer:
+def read(raw: Any, batch: int, horizon: int, size: int, *, longer: bool = False) -> Answer:
     """The actions in what a policy returned.
+
+    Args:
+        raw: What it returned.
+        batch: Number of rows B.
+        horizon: Chunk length H to plan with.
+        size: Action size A.
+        longer: Take chunks of more than H steps too. Their first H are planned with, and what is written in
+            their place has H steps: what the policy meant for later belongs to another beginning.
 
     Raises:
         ForethoughtError: There are none, or their shape fits neither one action nor a chunk.
@@ -46,9 +54,11 @@ def read(raw: Any, batch: int, horizon: int, size: int) -> Answer:
 
     def write(chunk: np.ndarray, single: bool = False) -> Any:
         values = chunk[:, 0] if single else chunk
-        return _replaced(raw, _like(values.reshape(array.shape), actions))
+        return _replaced(raw, _like(values.reshape(written), actions))
 
-    shape = array.shape
+    if longer and (array.ndim == 3 or (array.ndim == 2 and batch == 1)):
+        array = array[..., :horizon, :]
+    shape = written = array.shape
     if shape == (batch, horizon, size) or (batch == 1 and shape == (horizon, size)):
         return Answer(raw, array.reshape(batch, horizon, size), single=False, write=write)
     if shape == (batch, size) or (batch == 1 and shape == (size,)):

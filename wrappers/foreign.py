@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ..interfaces import ActionSamples, ActionSpec, Decision, ForethoughtError, Observation
 from .actions import Answer, Queue, read
+from .gripper import Gripper
 from .lookahead import Lookahead
 
 More = Callable[[int, np.ndarray], tuple[np.ndarray, np.ndarray | None]]
-"""Draws n further chunks ``[B, n, H, A]`` for the latest call, environment units, given seeds ``[B]``; with
-them the log-probabilities ``[B, 1 + n]`` of the call's own chunk and of these, or None."""
+"""Draws n further chunks ``[B, n, H, A]`` for the latest call, as the policy writes them, given seeds
+``[B]``; with them the log-probabilities ``[B, 1 + n]`` of the call's own chunk and of these, or None."""
 
 Ask = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], tuple[Any, More | None]]
 """Calls a policy's method: what it returned, and how to draw more of it, or None where it has but one."""
@@ -35,15 +37,28 @@ class CalledPolicy:
     The call gets its own arguments, not our observation. Where the policy's family knows no way to draw
     further samples there is one per row, and the planner spreads its kernels around it.
 
+    Args:
+        action_spec: What the numbers of an action mean.
+        horizon: Chunk length H in control steps.
+        read: Understands what the call returns; by default an array or what holds one.
+        gripper: How the policy writes open and closed, asked after each call; None where it writes it as the
+            environment does.
+
     Attributes:
         call: Makes the call.
-        answer: What the last call that went well returned, or None.
+        answer: What the last call that went well returned, in environment units, or None.
         problem: What drawing further samples raised, or None. The policy's own chunk is good all the same.
     """
 
-    def __init__(self, action_spec: ActionSpec, horizon: int, read: Read | None = None) -> None:
+    def __init__(
+        self,
+        action_spec: ActionSpec,
+        horizon: int,
+        read: Read | None = None,
+        gripper: Callable[[], Gripper | None] = lambda: None,
+    ) -> None:
         self._spec, self._horizon = action_spec, horizon
-        self._read = read or self._read_array
+        self.read, self._gripper = read or self._read_array, gripper
         self.call: Callable[[], tuple[Any, More | None]] | None = None
         self.answer: Answer | None = None
         self.problem: Exception | None = None
@@ -67,10 +82,9 @@ class CalledPolicy:
         The policy may remember what it saw: the call is made once, and what it raised is raised again.
         """
         if self.call is not None:
-            call, self.call = self.call, None
             try:
-                raw, self._more = call()
-                self.answer, self._error = self._read(raw, len(seeds)), None
+                self.refresh(len(seeds))
+                self._error = None
             except Exception as error:
                 self._error = error
         if self._error is not None:
@@ -89,10 +103,29 @@ class CalledPolicy:
                     f"Further samples must be [{len(own)}, n, {self._horizon}, {self._spec.size}]; got "
                     f"{list(chunks.shape)}."
                 )
+            if gripper := self._gripper():
+                chunks = gripper.to_environment(chunks, self._spec)
         except Exception as error:
             self.problem = error
             return ActionSamples(own)
         return ActionSamples(np.concatenate([own, chunks], axis=1), log_probability)
+
+    def refresh(self, batch: int) -> None:
+        """Makes the call for B rows and takes its answer; raises what that raises."""
+        assert self.call is not None
+        call, self.call = self.call, None
+        raw, self._more = call()
+        self.answer = self._in_environment_units(self.read(raw, batch))
+
+    def _in_environment_units(self, answer: Answer) -> Answer:
+        gripper, write = self._gripper(), answer.write
+        if gripper is None:
+            return answer
+        return replace(
+            answer,
+            chunk=gripper.to_environment(answer.chunk, self._spec),
+            write=lambda chunk: write(gripper.to_policy(chunk, self._spec)),
+        )
 
     def _read_array(self, raw: Any, batch: int) -> Answer:
         return read(raw, batch, self._horizon, self._spec.size)
@@ -167,11 +200,10 @@ class ForeignCall:
     def _queued(self, answer: Answer) -> Any:
         chunk = np.stack([self.queue.take(row) for row in range(self._batch)])[:, None]
         try:
-            assert self.policy.call is not None
-            self.policy.call()
+            self.policy.refresh(self._batch)
         except Exception as error:
             self.lookahead.controller.count("policy", self._batch, error)
-        return answer.write(chunk)
+        return (self.policy.answer or answer).write(chunk)
 
     def _is_own(self, decision: Decision, answer: Answer) -> bool:
         """Whether the decision is the policy's answer as it came, but for the gripper's two values."""

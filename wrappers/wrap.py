@@ -60,8 +60,8 @@ def wrap(
         method: The method to take over, when it has an unusual name.
         action_spec: What the numbers of an action mean; by default what the policy or the models say.
         horizon: Chunk length H in control steps; by default the models'.
-        gripper_open: The environment's gripper command for open, where the policy writes it otherwise than
-            the environment and its statistics do not tell (OpenVLA: 1 open, 0 closed).
+        gripper_open: The environment's gripper command for open, where the policy writes 1 for open and 0
+            for closed, as OpenVLA does, and the environment does not. Of OpenVLA on known data it is known.
         reasoner: Looks at the observation before the policy does (only where the policy takes our
             Observation).
         guard: Looks at the chunk last; by default it clips to the action bounds.
@@ -95,6 +95,7 @@ def wrap(
         action_spec=action_spec or models_spec,
         horizon=models_horizon if horizon is None else horizon,
         gripper_open=gripper_open,
+        told=observation is not None,
     )
     body = _body(policy)
     adapter = policies.adapt(body, settings)

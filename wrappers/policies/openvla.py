@@ -12,14 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ...interfaces import ActionSpec, ForethoughtError, Observation
 from ..action_tokens import ActionTokens, drawn, taken
-from ..actions import Answer, Queue, held, read
+from ..actions import Queue, held
 from ..foreign import CalledPolicy, ForeignCall, More
 from ..gripper import Gripper, standardised_gripper
 from ..lookahead import Lookahead
@@ -48,7 +47,8 @@ def adapt(policy: Any, settings: Settings) -> Adapter:
 
 def token_adapter(policy: Any, settings: Settings, calls: TokenCalls) -> Adapter:
     """The adapter of a policy whose ``predict_action`` is called through ``calls``."""
-    called, queue = CalledPolicy(calls.spec, calls.horizon, calls.read), Queue()
+    called = CalledPolicy(calls.spec, calls.horizon, gripper=lambda: calls.gripper)
+    queue = Queue()
     original = getattr(policy, METHOD)
 
     def observe(*args: Any, **kwargs: Any) -> Observation:
@@ -75,12 +75,13 @@ class TokenCalls:
         policy: The model.
         spec: Meaning and bounds of the environment's action.
         horizon: Chunk length H to plan with.
+        gripper: How the statistics of the latest call write open and closed.
     """
 
     def __init__(self, policy: Any, spec: ActionSpec, horizon: int, gripper_open: float | None) -> None:
         self.policy, self.spec, self.horizon = policy, spec, horizon
         self._gripper_open = gripper_open
-        self._gripper: Gripper | None = None
+        self.gripper: Gripper | None = None
 
     def ask(
         self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -88,7 +89,7 @@ class TokenCalls:
         """The call, and how to draw more from it."""
         key = kwargs.get("unnorm_key", args[1] if len(args) > 1 else None)
         name = key if key is not None else next(iter(self.policy.norm_stats), "")
-        self._gripper = standardised_gripper(self.spec, name, self._gripper_open)
+        self.gripper = standardised_gripper(self.spec, name, self._gripper_open)
         with noted(self.policy.language_model) as outputs:
             raw = original(*args, **kwargs)
         return raw, self.more(raw, outputs, key, kwargs)
@@ -113,29 +114,10 @@ class TokenCalls:
             with torch.inference_mode():
                 sampled, likely = _decode(self.policy.language_model, outputs[0], tokens, n, moves, seeds)
             mine = (taken(steps, bins) * moves).sum()
-            chunks = held(self.to_environment(tokens.actions(sampled)), self.horizon)
+            chunks = held(tokens.actions(sampled), self.horizon)
             return chunks[None], np.concatenate([[mine], likely]).astype(np.float32)[None]
 
         return draw
-
-    def read(self, raw: Any, batch: int) -> Answer:
-        """What the call returned, in environment units."""
-        return self.in_environment_units(read(raw, batch, self.horizon, self.spec.size))
-
-    def in_environment_units(self, answer: Answer) -> Answer:
-        """The same answer with a chunk in environment units, and the way back."""
-        assert self._gripper is not None
-        gripper, write = self._gripper, answer.write
-        return replace(
-            answer,
-            chunk=gripper.to_environment(answer.chunk, self.spec),
-            write=lambda chunk: write(gripper.to_policy(chunk, self.spec)),
-        )
-
-    def to_environment(self, actions: np.ndarray) -> np.ndarray:
-        """Actions ``[..., A]`` of the policy in environment units."""
-        assert self._gripper is not None
-        return self._gripper.to_environment(actions, self.spec)
 
     def _unnormalised(self, normalised: np.ndarray, key: str | None) -> np.ndarray:
         statistics = self.policy.get_action_stats(key)

@@ -18,7 +18,6 @@ import numpy as np
 
 from ...interfaces import ForethoughtError
 from ..action_tokens import ActionTokens, drawn, taken
-from ..actions import Answer
 from ..foreign import More
 from ..gripper import standardised_gripper
 from . import Adapter, Settings, needed_spec, openvla
@@ -44,7 +43,7 @@ class _ChunkCalls(openvla.TokenCalls):
         given = inspect.signature(original).bind(*args, **kwargs).arguments
         key, head = given.get("unnorm_key"), given.get("action_head")
         name = key if key is not None else next(iter(self.policy.norm_stats), "")
-        self._gripper = standardised_gripper(self.spec, name, self._gripper_open)
+        self.gripper = standardised_gripper(self.spec, name, self._gripper_open)
         if head is None:
             # The words stand before the stop token, and each is read off at the position before its own.
             with openvla.noted(self.policy.language_model, last=self.horizon * self.spec.size + 2) as outputs:
@@ -78,8 +77,7 @@ class _ChunkCalls(openvla.TokenCalls):
             likely = (
                 taken(np.broadcast_to(log_probability, (n + 1, *log_probability.shape)), sampled)
             ) * moves
-            chunks = self.to_environment(tokens.actions(sampled[1:]))
-            return chunks[None], likely.sum(axis=(1, 2)).astype(np.float32)[None]
+            return tokens.actions(sampled[1:])[None], likely.sum(axis=(1, 2)).astype(np.float32)[None]
 
         return draw
 
@@ -91,14 +89,7 @@ class _ChunkCalls(openvla.TokenCalls):
             with torch.random.fork_rng():
                 torch.manual_seed(int(seeds[0]))
                 for _ in range(n):
-                    chunks.append(self.to_environment(original(*args, **kwargs)[0]))
+                    chunks.append(original(*args, **kwargs)[0])
             return np.stack(chunks)[None], None
 
         return draw
-
-    def read(self, raw: Any, batch: int) -> Answer:
-        if not isinstance(raw, tuple):
-            raise ForethoughtError(
-                f"OpenVLA-OFT's predict_action returns (actions, hidden states); got {type(raw).__name__}."
-            )
-        return super().read(raw, batch)
