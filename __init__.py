@@ -31,6 +31,7 @@ from .interfaces import (
 
 if TYPE_CHECKING:
     from .wrappers.controller import Controller
+    from .wrappers.limits import Limits
     from .wrappers.models import Models, load_models
     from .wrappers.seeing import seeing, watching
     from .wrappers.wrap import unwrap, wrap
@@ -45,6 +46,7 @@ __all__ = [
     "Decision",
     "ForethoughtError",
     "Latent",
+    "Limits",
     "Models",
     "Observation",
     "Planner",
@@ -63,6 +65,7 @@ __all__ = [
 
 _LAZY = {
     "Controller": "wrappers.controller",
+    "Limits": "wrappers.limits",
     "Models": "wrappers.models",
     "load_models": "wrappers.models",
     "seeing": "wrappers.seeing",

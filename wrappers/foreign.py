@@ -117,6 +117,12 @@ class CalledPolicy:
         raw, self._more = call()
         self.answer = self._in_environment_units(self.read(raw, batch))
 
+    def unwrapped(self) -> Any:
+        """What the latest call returned, as it came; raises what that raised."""
+        if self._error is not None or self.answer is None:
+            raise self._error or ForethoughtError("CalledPolicy needs a call; set it before proposing.")
+        return self.answer.raw
+
     def _in_environment_units(self, answer: Answer) -> Answer:
         gripper, write = self._gripper(), answer.write
         if gripper is None:
@@ -173,6 +179,8 @@ class ForeignCall:
         if self.policy.problem is not None:
             self.lookahead.controller.count("samples", self._batch, self.policy.problem)
             self.policy.problem = None
+        if self.lookahead.dry_run:
+            return self.policy.unwrapped()
         answer = self.policy.answer
         if answer is None:  # the first call failed, but not by raising: there is no shape to answer in
             raise ForethoughtError("The policy has not returned an action yet; nothing to execute.")
@@ -184,6 +192,7 @@ class ForeignCall:
                 chunk[row, 0] = self.queue.take(row)
             elif decision.overridden[row]:
                 self.queue.put(row, decision.chunk[row, 1:])
+        self.lookahead.controller.executed(chunk[:, :1], instead=True)
         own = not pending.any() and self._is_own(decision, answer)
         return answer.raw if own else answer.write(chunk)
 
@@ -199,6 +208,7 @@ class ForeignCall:
 
     def _queued(self, answer: Answer) -> Any:
         chunk = np.stack([self.queue.take(row) for row in range(self._batch)])[:, None]
+        self.lookahead.controller.executed(chunk)
         try:
             self.policy.refresh(self._batch)
         except Exception as error:

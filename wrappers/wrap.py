@@ -18,6 +18,7 @@ from ..interfaces import ActionSpec, ForethoughtError, Observation, Planner, Rea
 from . import policies, seeing
 from .controller import Controller
 from .guard import Guard
+from .limits import Limits
 from .lookahead import Lookahead
 from .models import Models, load_models
 from .observations import from_call
@@ -37,9 +38,10 @@ def wrap(
     horizon: int | None = None,
     gripper_open: float | None = None,
     reasoner: Reasoner | None = None,
-    guard: Guard | None = None,
+    guard: Guard | Limits | None = None,
     samples: int | None = None,
     deadline_ms: float | None = None,
+    dry_run: bool = False,
     seed: int = 0,
     **options: Any,
 ) -> Any:
@@ -64,9 +66,12 @@ def wrap(
             for closed, as OpenVLA does, and the environment does not. Of OpenVLA on known data it is known.
         reasoner: Looks at the observation before the policy does (only where the policy takes our
             Observation).
-        guard: Looks at the chunk last; by default it clips to the action bounds.
+        guard: Looks at the chunk last; by default it clips to the action bounds. ``Limits`` of a robot make
+            one that keeps them.
         samples: Chunks asked of the policy, where it can give several; see ``Controller``.
         deadline_ms: Wall time after which the planner is given up; None waits.
+        dry_run: Decide, and let the policy act as if it were not wrapped. ``wrapped.forethought.last`` is
+            what would have been done.
         seed: Seed of all draws.
         **options: Options of the preset, such as ``simulations``.
 
@@ -107,7 +112,7 @@ def wrap(
         samples=samples,
         deadline_ms=deadline_ms,
     )
-    lookahead = Lookahead(controller, seed)
+    lookahead = Lookahead(controller, seed, dry_run=dry_run)
     methods = dict(adapter.methods(lookahead))
     methods["reset"] = _reset(body, lookahead, adapter.on_reset)
     if _is_function(policy):
