@@ -39,7 +39,7 @@ def look_at_actions(seen: Seen, spec: ActionSpec | None, usual: Range | None) ->
             mend = "unnormalise with the statistics of this robot, or correct the bounds of the ActionSpec"
             detail = f"{100 * share:.0f} % of the numbers are outside the bounds of the action"
             problems.append(Symptom(what, share > 0.3 or None, detail, mend))
-    yield from problems or [Symptom(what, False, f"{len(actions)} of {size} numbers")]
+    yield from problems or [Symptom(what, False, f"{len(actions)} actions of {size} numbers")]
 
 
 def _scale(actions: np.ndarray, arm: list[int], usual: Range | None) -> Iterator[Symptom]:
