@@ -53,7 +53,8 @@ class Nested(Head):
         return {name: SimpleNamespace(modality_keys=value) for name, value in keys.items()}
 
     def get_action(self, observation, options=None):
-        assert len(observation["language"]["task"]) == len(observation["state"]["arm"])
+        said = [words for (words,) in observation["language"]["task"]]
+        assert said == [f"task {int(row[0, 0])}" for row in observation["state"]["arm"]]
         chunks = self.draw(len(observation["state"]["arm"]))
         return {"arm": chunks[..., :6], "hand": chunks[..., 6:]}, {"note": "kept"}
 
@@ -68,11 +69,15 @@ def flat(batch: int | None = None) -> dict:
     }
 
 
+def numbered(batch: int) -> np.ndarray:
+    return np.tile(np.arange(batch, dtype=np.float32)[:, None, None], (1, 1, 6))
+
+
 def nested(batch: int) -> dict:
     return {
         "video": {"front": np.full((batch, 2, 6, 6, 3), 5, np.uint8)},
-        "state": {"arm": np.ones((batch, 1, 6), np.float32), "hand": np.full((batch, 1, 1), 2.0, np.float32)},
-        "language": {"task": [["open the drawer"]] * batch},
+        "state": {"arm": numbered(batch), "hand": np.full((batch, 1, 1), 2.0, np.float32)},
+        "language": {"task": [[f"task {row}"] for row in range(batch)]},
     }
 
 
@@ -124,8 +129,12 @@ def test_the_models_see_the_latest_frame_and_the_state_in_its_order(case, wrap):
     wrapped.get_action(observation())
     seen = wrapped.forethought.controller.planner.observations[0]
     assert seen.images["front"].shape == (batch, 6, 6, 3)
-    assert np.array_equal(seen.proprioception, [[*[1.0] * 6, 2.0]] * batch)
-    assert seen.instruction == ("open the drawer",) * batch
+    if kind is Flat:
+        assert np.array_equal(seen.proprioception, [[*[1.0] * 6, 2.0]] * batch)
+        assert seen.instruction == ("open the drawer",) * batch
+    else:
+        assert np.array_equal(seen.proprioception, [[*[float(row)] * 6, 2.0] for row in range(batch)])
+        assert seen.instruction == tuple(f"task {row}" for row in range(batch))
 
 
 def test_a_planned_chunk_has_the_planned_steps_in_the_policys_parts(case, wrap):

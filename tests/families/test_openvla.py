@@ -193,6 +193,17 @@ class TestOFT:
         assert np.isfinite(likely).all() and likely[0, 0] == likely.max()  # greedy is the likeliest
         assert len(np.unique(likely)) == 6
 
+    def test_the_log_probabilities_are_those_of_the_positions_before(self, oft, wrap, scene):
+        wrapped = wrap(oft)
+        with_hook = []
+        handle = oft.language_model.register_forward_hook(lambda *given: with_hook.append(given[-1].logits))
+        act(wrapped, scene)
+        handle.remove()
+        start = inputs()["input_ids"].shape[1] + 4  # the empty token, four patches, counted from zero
+        logits = with_hook[0][0, start : start + 56, 32000 - 256 : 32000]
+        best = logits.double().log_softmax(-1).max(-1).values.sum()
+        assert samples(wrapped).log_probability[0, 0] == pytest.approx(best.item(), abs=1e-3)
+
     @pytest.mark.parametrize("head", [None, RegressionHead(), DiffusionHead()])
     def test_a_kept_chunk_is_the_originals_to_the_bit(self, oft, wrap, scene, head):
         wrapped = wrap(oft)

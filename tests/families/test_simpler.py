@@ -114,6 +114,14 @@ def test_another_task_begins_an_episode_and_drops_what_was_planned(wrap):
     assert wrapped.forethought.controller.planner.resets == 2
 
 
+def test_a_reset_to_another_task_begins_one_episode_and_not_two(wrap):
+    wrapped = wrap(Inference())
+    for task in ("stack", "carrot"):
+        wrapped.reset(task)
+        wrapped.step(IMAGE, task)
+    assert wrapped.forethought.controller.planner.resets == 2
+
+
 def test_an_answer_of_another_shape_says_what_was_expected(wrap):
     class Other(Inference):
         def step(self, image, task_description=None):

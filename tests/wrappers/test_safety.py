@@ -74,6 +74,9 @@ class TestEachLimit:
         outside = at((0.3, 0.0, 0.0))
         assert np.allclose(guarded(limits, chunk(x=1.0), outside).chunk[..., 0], 0.0)
         assert np.allclose(guarded(limits, chunk(x=-1.0), outside).chunk[..., 0], -1.0)
+        beyond = at((-0.3, 0.0, 0.0))
+        assert np.allclose(guarded(limits, chunk(x=-1.0), beyond).chunk[..., 0], 0.0)
+        assert np.allclose(guarded(limits, chunk(x=0.5), beyond).chunk[..., 0], 0.5)
 
     def test_without_a_position_there_is_no_workspace_and_no_motion(self):
         guard = RobotGuard(SPEC, Limits(HZ, (-1, -1, -1), (1, 1, 1)))
@@ -111,6 +114,13 @@ class TestEachLimit:
         held = guarded(limits, flutter, executed=chunk(gripper=-1.0)).chunk[0, :, 6]
         assert held.tolist() == [1.0, 1.0, 1.0, -1.0]
 
+    def test_the_gripper_waits_across_decisions(self):
+        guard = RobotGuard(SPEC, Limits(HZ, gripper_rate=4.0))  # five steps
+        guard.notice(None, chunk(gripper=-1.0), 1.0)
+        closing = guard.check(chunk(gripper=1.0)).chunk
+        guard.notice(None, closing, 1.0)
+        assert guard.check(chunk(gripper=-1.0)).chunk[0, :, 6].tolist() == [1.0, -1.0, -1.0, -1.0]
+
     def test_another_gripper_is_slowed(self):
         spec = ActionSpec(-np.ones(2), np.ones(2), gripper=(1,), gripper_is_binary=False)
         guard = RobotGuard(spec, Limits(HZ, gripper_rate=4.0))
@@ -125,6 +135,9 @@ class TestEachLimit:
         wanted = np.zeros((1, 4, 3), np.float32)
         wanted[..., 0] = 1.5
         assert np.allclose(guard.check(wanted).chunk[0, :, 0], [0.5, 0.6, 0.6, 0.6])
+        slow = RobotGuard(spec, Limits(HZ, acceleration=20.0, absolute=True))
+        slow.notice(at((0.4, 0, 0)), None, 1.0)
+        assert np.allclose(slow.check(wanted).chunk[0, :, 0], [0.45, 0.55, 0.7, 0.9])
         wanted[..., 0] = 0.45
         assert np.array_equal(guard.check(wanted).chunk, wanted)
 
@@ -229,6 +242,15 @@ class TestInTheLoop:
         assert np.allclose([wrapped(at((0.0, 0.0, 0.0)))[0] for _ in range(5)], [0.25, 0.5, 0.75, 1.0, 1.0])
         wrapped.reset()
         assert wrapped(at((0.0, 0.0, 0.0)))[0] == pytest.approx(0.25)
+
+    def test_what_was_queued_counts_as_executed(self, planner):
+        wrapped = forethought.wrap(
+            lambda observation: np.array([0.1, 0, 0, 0, 0, 0, -1.0]), planner=planner(), action_spec=SPEC,
+            horizon=4, guard=Limits(HZ, acceleration=2.0),
+        )  # fmt: skip
+        # 0.1, 0.2, 0.3, 0.4, and from there it brakes to 0.1 by a tenth a step
+        given = [wrapped(at((0.0, 0.0, 0.0)))[0] for _ in range(6)]
+        assert np.allclose(given, [0.1, 0.2, 0.3, 0.4, 0.3, 0.2])
 
     def test_a_dry_run_of_the_guard_changes_nothing_and_says_what_it_would(self):
         limits = Limits(HZ, speed=0.5, late_ms=1e-6, dry_run=True)
