@@ -1,5 +1,6 @@
 # make demo    from nothing to the paired table on libero_object, with the shipped weights
 # make test    from nothing to green: lint, format, types, tests
+# make test-families   the adapters of OpenVLA over a real Llama, in an environment of its own, .venv-families
 # make bench   how fast the search is, and where the time goes
 # make bench-mctx   the same beside mctx, which gets an environment of its own, .venv-mctx
 # make setup   only the environment: .venv from constraints.txt, and the GL libraries
@@ -13,7 +14,7 @@ GL_PACKAGES := libgl1 libegl1 libgl1-mesa-dri libopengl0 libglib2.0-0
 
 export LP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test bench bench-mctx lint format clean
+.PHONY: help setup demo test test-families bench bench-mctx lint format clean
 
 help:
 	@sed -n 's/^# \{0,1\}make/make/p' Makefile
@@ -59,6 +60,16 @@ demo: setup
 
 test: .venv/.graphics .venv/.installed-dev lint
 	$(BIN)/pytest
+
+test-families: .venv-families/.installed
+	.venv-families/bin/python -m pytest tests/families
+
+# OpenVLA's code stops at transformers 4.51.
+.venv-families/.installed: constraints-families.txt pyproject.toml
+	$(PYTHON) -m venv .venv-families
+	.venv-families/bin/pip install --quiet --disable-pip-version-check --requirement constraints-families.txt
+	.venv-families/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
 
 bench: .venv/.installed
 	$(BIN)/forethought bench planner $(BENCH)

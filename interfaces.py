@@ -233,6 +233,8 @@ class Decision:
         simulations: ``int32 [B]``, distinct world-model evaluations spent on this row.
         milliseconds: Component name to wall time for the whole batch (``policy``, ``encode``, ``search``,
             ``guard``).
+        guard: One phrase per row: what the guard changed or why it stopped the row; empty where it let the
+            chunk pass. Empty as a whole where no guard looked.
         candidates: The root's children, or None after a fallback.
     """
 
@@ -245,6 +247,7 @@ class Decision:
     reason: tuple[str, ...]
     simulations: np.ndarray
     milliseconds: Mapping[str, float] = field(default_factory=dict)
+    guard: tuple[str, ...] = ()
     candidates: Candidates | None = None
 
 

@@ -23,7 +23,8 @@ Forethought: test-time search for robot policies.
   forethought eval             compare the policy alone with planners, paired, with intervals
   forethought bench planner    measure the search itself: speed, memory, regret
   forethought bench gpu        time a decision with a large model on a GPU, beside the hardware's limits
-  forethought doctor           say what works on this machine, and what mends the rest
+  forethought doctor           say what works on this machine, and what mends the rest; with --policy, what
+                               is wrong between a policy and its robot
 
 Each of them tells its options with --help. Options are written name=value, groups of options by the name of
 a file:

@@ -35,7 +35,9 @@ from ..interfaces import (
 from . import checks
 from .deadline import DeadlineExceeded, DeadlineRunner
 from .guard import Guard
+from .limits import Limits
 from .rows import merge, sample_rows, take_policy, without_plan
+from .safety import make_guard
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +46,7 @@ PROBLEMS = {
     "seeds": "missing or of a wrong shape; zeros stand in",
     "reasoner": "raised, or returned an unusable observation; the observation is used as it came",
     "policy": "raised, or its own chunk had a wrong shape or NaN; held still",
-    "samples": "NaN in further samples of the policy; its own chunk stands in for them",
+    "samples": "further samples of the policy raised or held NaN; its own chunk stands in for them",
     "planner": "raised, or returned a wrong shape or NaN; the policy's own chunk is executed",
     "deadline": "the planner was late; the policy's own chunk is executed",
     "guard": "raised, or rejected the chunk; the policy's own chunk is executed, or held still",
@@ -60,7 +62,8 @@ class Controller:
         policy: Proposes chunks.
         planner: Chooses among what it imagines; None executes the policy's own chunk.
         reasoner: Looks at the observation first.
-        guard: Looks at the chunk last; by default it clips to the policy's action bounds.
+        guard: Looks at the chunk last; by default it clips to the policy's action bounds. ``safety.Limits``
+            make one that keeps them.
         samples: Chunks asked of the policy per row when there is a planner; by default as many as the planner
             compares (its ``n``), or 8.
         deadline_ms: Wall time after which the planner is given up and the policy's own chunk is taken. The
@@ -78,7 +81,7 @@ class Controller:
         planner: Planner | None,
         *,
         reasoner: Reasoner | None = None,
-        guard: Guard | None = None,
+        guard: Guard | Limits | None = None,
         samples: int | None = None,
         deadline_ms: float | None = None,
     ) -> None:
@@ -95,7 +98,8 @@ class Controller:
                     f"The controller needs a policy with propose, action_spec and horizon; "
                     f"{type(policy).__name__} has no {name}. forethought.wrap takes other objects."
                 )
-        for part, method in ((planner, "plan"), (reasoner, "consider"), (guard, "check")):
+        self.guard: Any = make_guard(guard, policy.action_spec)
+        for part, method in ((planner, "plan"), (reasoner, "consider"), (self.guard, "check")):
             if part is not None and not callable(getattr(part, method, None)):
                 raise ForethoughtError(
                     f"The controller needs an object with a method {method} here; got {type(part).__name__}."
@@ -103,7 +107,6 @@ class Controller:
         self.policy = policy
         self.planner = planner
         self.reasoner = reasoner
-        self.guard = guard or Guard(policy.action_spec)
         self.samples = samples
         self.deadline_ms = deadline_ms
         self.counters: Counter[str] = Counter()
@@ -115,6 +118,7 @@ class Controller:
         self._last: np.ndarray | None = (
             None  # [B, A], last action of each row's last good chunk; NaN before one
         )
+        self._executed: list[np.ndarray] = []  # [B, T, A] each, since the guard was last told
 
     def reset(self) -> None:
         """Call when an episode starts. Resets the policy too, if it can be."""
@@ -123,9 +127,9 @@ class Controller:
 
     def forget(self) -> None:
         """What `reset` does, without resetting the policy."""
-        self._last = None
-        _reset(self.planner)
-        _reset(self.reasoner)
+        self._last, self._executed = None, []
+        for part in (self.planner, self.reasoner, self.guard):
+            _reset(part)
 
     def decide(self, observation: Observation, seeds: np.ndarray) -> Decision:
         """What to execute, for each row of the observation. ``seeds`` is ``int64 [B]``. Does not raise."""
@@ -167,9 +171,11 @@ class Controller:
             clock.lap("search")
             clock.milliseconds |= planned.milliseconds
 
+        self._tell_guard(observation, sum(clock.milliseconds.values()), batch)
         decision, held = self._guarded(decision, own, failed)
         clock.lap("guard")
         self._last = np.where((failed | held)[:, None], self._last_actions(batch), decision.chunk[:, -1])
+        self._executed = [decision.chunk]
         return replace(decision, milliseconds=clock.milliseconds)
 
     def _seeds(self, seeds: Any, batch: int) -> np.ndarray:
@@ -283,11 +289,15 @@ class Controller:
         self, decision: Decision, own: np.ndarray, failed: np.ndarray
     ) -> tuple[Decision, np.ndarray]:
         """The decision as the guard lets it pass, and the rows ``bool [B]`` that it holds still."""
-        chunk, rejected, what = self._checked(decision.chunk)
+        chunk, rejected, words = self._checked(decision.chunk)
         if rejected.any():
+            what = "; ".join(sorted({word for word, bad in zip(words, rejected, strict=True) if bad}))
             self.count("guard", rejected, what)
             decision = take_policy(replace(decision, chunk=chunk), rejected, own, f"guard: {what}")
-            chunk, rejected, _ = self._checked(decision.chunk)
+            chunk, rejected, again = self._checked(decision.chunk)
+            words = tuple(
+                "; ".join(dict.fromkeys(filter(None, pair))) for pair in zip(words, again, strict=True)
+            )
         held = rejected & ~failed
         if rejected.any():
             chunk = np.where(
@@ -295,21 +305,39 @@ class Controller:
                 hold_still(self._spec, self._horizon, self._last_actions(len(own))),
                 chunk,
             )
-        return replace(decision, chunk=chunk), held
+        return replace(decision, chunk=chunk, guard=words), held
 
-    def _checked(self, chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+    def executed(self, actions: np.ndarray, *, instead: bool = False) -> None:
+        """Notes actions ``[B, T, A]`` that were executed after the latest decision, for the guard.
+
+        Args:
+            actions: What was executed.
+            instead: Of the latest decision only these were; by default it was executed whole, and these
+                after it.
+        """
+        self._executed = [actions] if instead else [*self._executed, actions]
+
+    def _tell_guard(self, observation: Any, milliseconds: float, batch: int) -> None:
+        notice = getattr(self.guard, "notice", None)
+        if not callable(notice):
+            return
+        done = [actions for actions in self._executed if len(actions) == batch]
+        try:
+            notice(observation, np.concatenate(done, axis=1) if done else None, milliseconds)
+        except Exception as error:
+            self.count("guard", batch, error)
+
+    def _checked(self, chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
         try:
             report = self.guard.check(chunk.copy())
             checked, rejected = np.asarray(report.chunk, np.float32), np.asarray(report.rejected, bool)
             if checked.shape != chunk.shape or rejected.shape != chunk.shape[:1]:
                 raise ValueError(f"the guard returned {checked.shape} for {chunk.shape}")
-            rejected = rejected | ~checks.finite_rows(checked)
-            what = "; ".join(sorted({word for word, bad in zip(report.reason, rejected, strict=True) if bad}))
-            return checked, rejected, what
+            return checked, rejected | ~checks.finite_rows(checked), tuple(report.reason)
         except Exception as error:
             self.count("guard", len(chunk), error)
             report = Guard(self._spec).check(chunk)
-            return report.chunk, report.rejected, "NaN or infinity in the action"
+            return report.chunk, report.rejected, report.reason
 
     def _last_actions(self, batch: int) -> np.ndarray:
         if self._last is None or len(self._last) != batch:

@@ -20,10 +20,12 @@ class Lookahead:
     Attributes:
         controller: Decides, and counts what goes wrong.
         last: The latest decision, or None.
+        dry_run: Whether the policy acts as if it were not wrapped, whatever is decided.
     """
 
-    def __init__(self, controller: Controller, seed: int = 0) -> None:
+    def __init__(self, controller: Controller, seed: int = 0, *, dry_run: bool = False) -> None:
         self.controller = controller
+        self.dry_run = dry_run
         self.last: Decision | None = None
         self._seed, self._episode, self._index = seed, 0, 0
         self._started = False
