@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from ..interfaces import ActionSpec, ForethoughtError, Observation, Planner, Reasoner
+from ..interfaces import ActionSpec, ForethoughtError, Observation, Planner, Policy, Reasoner
 from . import policies
 from .controller import Controller
 from .guard import Guard
-from .lookahead import Lookahead
+from .lookahead import Lookahead, fresh
 from .models import Models, load_models
 from .observations import from_call
 
@@ -94,15 +94,13 @@ def wrap(
     )
     body = _body(policy)
     adapter = policies.adapt(body, settings)
-    controller = Controller(
-        adapter.policy,
-        _planner(planner, models, adapter.policy.action_spec, options),
-        reasoner=reasoner,
-        guard=guard,
-        samples=samples,
-        deadline_ms=deadline_ms,
-    )
-    lookahead = Lookahead(controller, seed)
+    chooser = _planner(planner, models, adapter.policy.action_spec, options)
+    driven = {"reasoner": reasoner, "guard": guard, "samples": samples, "deadline_ms": deadline_ms}
+
+    def another(policy: Policy) -> Controller:
+        return Controller(policy, fresh(chooser), **driven)
+
+    lookahead = Lookahead(Controller(adapter.policy, chooser, **driven), seed, another)
     methods = dict(adapter.methods(lookahead))
     methods["reset"] = _reset(body, lookahead, adapter.on_reset)
     if _is_function(policy):
