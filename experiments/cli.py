@@ -1,5 +1,5 @@
-"""The ``forethought`` command: ``collect | train | eval | bench | doctor``. All but the last are Hydra
-applications."""
+"""The ``forethought`` command: ``collect | train | eval | serve | bench | doctor``. All but the last are
+Hydra applications."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ Forethought: test-time search for robot policies.
   forethought train policy     train the reference policy from demonstrations
   forethought train models     train what search needs: world model, values, retrieval memory
   forethought eval             compare the policy alone with planners, paired, with intervals
+  forethought serve            serve a policy that looks ahead, or stand in front of somebody's server
   forethought bench planner    measure the search itself: speed, memory, regret
+  forethought bench serve      measure the server: added latency, broken frames, hours of bad clients
   forethought doctor           say what works on this machine, and what mends the rest
 
 Each of them tells its options with --help. Options are written name=value, groups of options by the name of
@@ -243,12 +245,23 @@ def _write(config: Any) -> None:
     Console().print(f"Written: {written}", markup=False, highlight=False)
 
 
+def _call(config: Any) -> None:
+    """Calls what the config describes."""
+    from omegaconf import OmegaConf
+
+    from .evaluation.parts import build
+
+    build("command", OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+
+
 APPLICATIONS: dict[str, tuple[str, Callable[..., Any]]] = {
     "collect": ("collect", _collect),
     "train policy": ("train_policy", _write),
     "train models": ("train_models", _write),
     "eval": ("eval", _evaluate),
+    "serve": ("serve", _call),
     "bench planner": ("bench_planner", _write),
+    "bench serve": ("bench_serve", _write),
 }
 """Command to its config and what it runs."""
 

@@ -16,6 +16,7 @@ from serving_fakes import (
     never,
     request,
     search,
+    tree_planner,
 )
 
 from forethought.interfaces import ForethoughtError
@@ -302,3 +303,26 @@ def test_addresses_and_numbers_that_make_no_sense_are_said_at_once():
         proxy_server("ws://localhost:1", upstream_timeout=0.0)
     with pytest.raises(ForethoughtError, match="patience"):
         proxy_server("ws://localhost:1", upstream_patience=-1.0)
+
+
+def test_an_episode_that_begins_with_an_unanswered_question_begins_all_the_same(start, connect):
+    resets, failing = [], threading.Event()
+
+    def planner():
+        made = tree_planner()
+        made.reset = lambda rows=None: resets.append(1)
+        return made
+
+    def policy(observation):
+        if failing.is_set():
+            raise RuntimeError("not now")
+        return echo(observation)
+
+    client = connect(start(proxy_server(start(policy_server(policy)), search(planner))))
+    client.infer(request(0.1))
+    before = len(resets)
+    failing.set()
+    assert "not now" in client.error(request(0.1, **{RESET_KEY: True}))
+    failing.clear()
+    client.infer(request(0.1))
+    assert len(resets) == before + 1

@@ -60,7 +60,8 @@ def test_what_the_format_has_no_form_for_is_not_sent(value):
 
 
 def bad(**parts) -> bytes:
-    return msgpack.packb({"a": {**published(IMAGE), **{key.encode(): value for key, value in parts.items()}}})
+    changed = {key.encode(): value for key, value in parts.items()}
+    return msgpack.packb({"a": {**published(IMAGE), **changed}}) or b""
 
 
 BAD = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from ...interfaces import ForethoughtError
@@ -46,7 +46,8 @@ class RemotePolicy:
         )
         self._begins = False
         self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="forethought-client", daemon=True).start()
+        self._closed = threading.Event()  # wrapped and original share it
+        threading.Thread(target=_run_loop, args=(self._loop,), name="forethought-client", daemon=True).start()
         try:
             self._run(self._upstream.open())
         except BaseException:
@@ -82,11 +83,23 @@ class RemotePolicy:
 
     def close(self) -> None:
         """Hangs up."""
-        if not self._loop.is_closed() and self._loop.is_running():
+        if not self._closed.is_set():
             self._run(self._upstream.close())
+            self._closed.set()
             self._loop.call_soon_threadsafe(self._loop.stop)
 
-    def _run(self, work: Any) -> Any:
-        if not self._loop.is_running() and self._loop.is_closed():
+    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        if self._closed.is_set():
+            work.close()
             raise ForethoughtError("This client was closed. Make another one.")
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        working = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return working.result()
+        except BaseException:
+            working.cancel()  # an interrupt must not leave half a question on the line
+            raise
+
+
+def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_forever()
+    loop.close()

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from ...interfaces import ForethoughtError
 from .episodes import RESET_KEY
 from .sessions import RelayedSession, Session
-from .upstream import Upstream, UpstreamLost
+from .upstream import Upstream, UpstreamLost, UpstreamRefused
 from .wire import BadFrame, pack, unpack, unpack_request
 
 log = logging.getLogger(__name__)
@@ -108,8 +108,12 @@ class ProxyLine:
             frame = pack({key: value for key, value in request.items() if key != RESET_KEY})
         try:
             answer = await self.upstream.ask(frame)
-        except UpstreamLost as error:
-            return await self._without_upstream(request, error)
+        except (UpstreamLost, UpstreamRefused) as error:
+            if self.session is not None:
+                await self._in_thread(self.session.missed, request)
+            if isinstance(error, UpstreamRefused):
+                raise
+            return await self._without_upstream(error)
         self._lost_since = None
         if self.session is None:
             return answer
@@ -136,13 +140,13 @@ class ProxyLine:
         answer = self.session.answer(request, theirs)
         return frame if answer is theirs else pack(answer)
 
-    async def _without_upstream(self, request: dict[str, Any], error: UpstreamLost) -> bytes:
+    async def _without_upstream(self, error: UpstreamLost) -> bytes:
         now = time.monotonic()
         since = self._lost_since = self._lost_since or now
         if self.session is None or now - since >= self._hold_seconds:
             raise error
         try:
-            held = await self._in_thread(self.session.held, request)
+            held = await self._in_thread(self.session.held)
         except ForethoughtError:
             raise error from None
         log.warning("%s Holding the robot still.", error)

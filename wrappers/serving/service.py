@@ -36,6 +36,7 @@ class Ledger:
         def closed() -> None:
             if lookahead is not None:
                 self._problems.update(lookahead.counters)
+                lookahead.controller.forget()  # trees are large: not to wait for the garbage collector
 
         return closed
 

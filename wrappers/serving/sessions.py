@@ -105,14 +105,26 @@ class Session:
         if set(request) == {RESET_KEY}:
             self._begin("told")
             return {RESET_KEY: True}
-        observation = self.observe(request, self.cameras)
-        reason = self.watch.begins(request, observation, time.monotonic())
-        if reason:
-            self._begin(reason)
+        observation = self._seen(request)
         try:
             return self.act(request, observation)
         finally:
             self.watch.answered(time.monotonic())
+
+    def missed(self, request: Mapping[str, Any]) -> None:
+        """A request that somebody else will not answer: it may have begun an episode all the same."""
+        try:
+            self._seen(request)
+        except ForethoughtError as error:
+            log.info("Not understood, and not answered either: %s", error)
+        self.watch.answered(time.monotonic())
+
+    def _seen(self, request: Mapping[str, Any]) -> Observation:
+        observation = self.observe(request, self.cameras)
+        reason = self.watch.begins(request, observation, time.monotonic())
+        if reason:
+            self._begin(reason)
+        return observation
 
     def _begin(self, reason: str) -> None:
         self.episodes += 1
@@ -251,7 +263,11 @@ class RelayedSession:
         """Answers a request that is only a reset."""
         return self._session.answer(request)
 
-    def held(self, request: Mapping[str, Any]) -> Any:
+    def missed(self, request: Mapping[str, Any]) -> None:
+        """A request that the other policy did not answer."""
+        self._session.missed(request)
+
+    def held(self) -> Any:
         """An answer that holds the robot still, of the form of the last one.
 
         Raises:
