@@ -67,13 +67,13 @@ class Told:
     def step(self, latent: Any, chunks: np.ndarray) -> Prediction:
         """The hand goes where it is sent."""
         moved = np.array(latent, np.float32)
-        moved[:, 0] += 0.08 * chunks[:, :, 0].sum(axis=1)
+        moved[:, 0] += chunks[:, :, 0].sum(axis=1)
         nothing = np.zeros(len(moved), np.float32)
         return Prediction(moved, nothing + 0.5, nothing)
 
     def score(self, latent: Any, instruction: Sequence[str]) -> Score:
-        """Further is better."""
-        value = (1.0 / (1.0 + np.exp(-np.asarray(latent)[:, 0]))).astype(np.float32)
+        """Further is better, steeply: what lies below the executed chunk is worth growing on."""
+        value = (1.0 / (1.0 + np.exp(7.0 - np.asarray(latent)[:, 0]))).astype(np.float32)
         return Score(value, np.zeros_like(value))
 
 
