@@ -326,3 +326,52 @@ def test_an_episode_that_begins_with_an_unanswered_question_begins_all_the_same(
     failing.clear()
     client.infer(request(0.1))
     assert len(resets) == before + 1
+
+
+def test_a_kept_answer_is_not_even_written_anew(start, connect):
+    """The same content in other bytes than ours would be: numbers of other widths, keys as text."""
+    import msgpack
+
+    from forethought.wrappers.serving.server import Server
+
+    chunk = echo(request())["actions"]
+    array = {"__ndarray__": True, "shape": list(chunk.shape), "dtype": "<f8", "data": chunk.tobytes()}
+    frame = msgpack.packb({"actions": array, "n": 1.5}, use_single_float=True)
+
+    class Other:
+        async def open(self):
+            return {}
+
+        async def reply(self, sent):
+            return frame
+
+        async def close(self):
+            pass
+
+    assert pack(unpack(frame)) != frame
+    assert connect(start(proxy_server(start(Server(Other)), search(never)))).send(pack(request())) == frame
+
+
+def test_keep_alives_are_answered_while_it_searches(start, connect):
+    thinking, go_on = threading.Event(), threading.Event()
+
+    def planner():
+        made = tree_planner()
+        plan = made.plan
+
+        def slow(*args):
+            thinking.set()
+            assert go_on.wait(30)
+            return plan(*args)
+
+        made.plan = slow
+        return made
+
+    behind = start(proxy_server(start(policy_server(echo)), search(planner), ping_seconds=0.1))
+    client = connect(behind, ping_interval=0.1, ping_timeout=1.0)
+    client.socket.send(pack(request()))
+    assert thinking.wait(20)
+    time.sleep(2.0)
+    assert connect(behind).metadata
+    go_on.set()
+    assert isinstance(client.socket.recv(timeout=20), bytes)

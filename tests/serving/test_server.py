@@ -278,6 +278,22 @@ def test_a_client_that_left_leaves_nothing_behind(start, connect):
     eventually(lambda: threading.active_count() <= threads)
 
 
+def test_trees_go_with_their_client_and_do_not_wait_for_the_garbage_collector(start):
+    server = policy_server(echo, search())
+    url = start(server)
+    client = RawClient(url)
+    drive(client, (0.1, 0.2, 0.3), [])
+    gc.collect()
+    gc.disable()
+    try:
+        trees = sum(type(thing) is Tree for thing in gc.get_objects())
+        client.close()
+        eventually(lambda: server.connected == 0)
+        assert sum(type(thing) is Tree for thing in gc.get_objects()) == trees - 1
+    finally:
+        gc.enable()
+
+
 def test_a_client_that_leaves_before_its_answer_does_not_stop_the_others(start, connect):
     go_on = threading.Event()
     server = policy_server(Echo(before=lambda observation: go_on.wait(30)))
