@@ -36,10 +36,10 @@ endef
 comma := ,
 
 .venv/.installed: pyproject.toml constraints.txt | .venv/bin/python
-	$(call install,libero)
+	$(call install,libero$(comma)serve)
 
 .venv/.installed-dev: pyproject.toml constraints.txt | .venv/bin/python
-	$(call install,libero$(comma)dev)
+	$(call install,libero$(comma)serve$(comma)dev)
 	@touch .venv/.installed
 
 .venv/.graphics: | .venv/bin/python

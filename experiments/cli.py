@@ -1,5 +1,5 @@
-"""The ``forethought`` command: ``collect | train | eval | bench | doctor``. All but the last are Hydra
-applications."""
+"""The ``forethought`` command: ``collect | train | eval | serve | bench | doctor``. All but the last are
+Hydra applications."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ Forethought: test-time search for robot policies.
   forethought train policy     train the reference policy from demonstrations
   forethought train models     train what search needs: world model, values, retrieval memory
   forethought eval             compare the policy alone with planners, paired, with intervals
+  forethought serve            serve a policy that looks ahead, or stand in front of somebody's server
   forethought bench planner    measure the search itself: speed, memory, regret
   forethought bench gpu        time a decision with a large model on a GPU, beside the hardware's limits
+  forethought bench serve      measure the server: added latency, broken frames, hours of bad clients
   forethought doctor           say what works on this machine, and what mends the rest; with --policy, what
                                is wrong between a policy and its robot
 
@@ -245,13 +247,24 @@ def _write(config: Any) -> None:
     Console().print(f"Written: {written}", markup=False, highlight=False)
 
 
+def _call(config: Any) -> None:
+    """Calls what the config describes."""
+    from omegaconf import OmegaConf
+
+    from .evaluation.parts import build
+
+    build("command", OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+
+
 APPLICATIONS: dict[str, tuple[str, Callable[..., Any]]] = {
     "collect": ("collect", _collect),
     "train policy": ("train_policy", _write),
     "train models": ("train_models", _write),
     "eval": ("eval", _evaluate),
+    "serve": ("serve", _call),
     "bench planner": ("bench_planner", _write),
     "bench gpu": ("bench_gpu", _write),
+    "bench serve": ("bench_serve", _write),
 }
 """Command to its config and what it runs."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,7 +30,7 @@ class DeadlineRunner:
     """
 
     def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[_Job] | None = None
+        self._jobs: queue.SimpleQueue[_Job | None] | None = None
         self._unfinished: _Job | None = None
 
     def run(self, call: Callable[[], Any], milliseconds: float) -> Any:
@@ -42,6 +43,7 @@ class DeadlineRunner:
             threading.Thread(
                 target=_serve, args=(self._jobs,), name="forethought-planner", daemon=True
             ).start()
+            weakref.finalize(self, self._jobs.put, None)  # with the runner its thread ends too
         job = self._unfinished = _Job(call)
         self._jobs.put(job)
         if not job.done.wait(milliseconds / 1e3):
@@ -52,9 +54,8 @@ class DeadlineRunner:
         return job.result
 
 
-def _serve(jobs: queue.SimpleQueue[_Job]) -> None:
-    while True:
-        job = jobs.get()
+def _serve(jobs: queue.SimpleQueue[_Job | None]) -> None:
+    while (job := jobs.get()) is not None:
         try:
             job.result = job.call()
         except BaseException as error:  # handed to whoever waits

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ..interfaces import Decision, ForethoughtError
+from ..interfaces import Decision, ForethoughtError, Planner, Policy
 from .controller import Controller
 
 
@@ -23,12 +25,36 @@ class Lookahead:
         dry_run: Whether the policy acts as if it were not wrapped, whatever is decided.
     """
 
-    def __init__(self, controller: Controller, seed: int = 0, *, dry_run: bool = False) -> None:
+    def __init__(
+        self,
+        controller: Controller,
+        seed: int = 0,
+        another: Callable[[Policy], Controller] | None = None,
+        *,
+        dry_run: bool = False,
+    ) -> None:
         self.controller = controller
         self.dry_run = dry_run
         self.last: Decision | None = None
         self._seed, self._episode, self._index = seed, 0, 0
         self._started = False
+        self._another = another
+
+    def beside(self, policy: Policy) -> Lookahead:
+        """One for another episode that runs at the same time: the same settings and models, and nothing
+        remembered in common.
+
+        Args:
+            policy: What proposes in that episode.
+
+        Raises:
+            ForethoughtError: This one was not made by ``wrap``, or its planner cannot be had a second time.
+        """
+        if self._another is None:
+            raise ForethoughtError(
+                "Only what forethought.wrap made can look ahead in several episodes at once."
+            )
+        return Lookahead(self._another(policy), self._seed, self._another, dry_run=self.dry_run)
 
     @property
     def counters(self) -> Counter[str]:
@@ -72,3 +98,21 @@ class Lookahead:
                     raise what
             self._started = True
         return decision
+
+
+def fresh(planner: Planner) -> Planner:
+    """A planner of the same settings that remembers nothing. One without ``reset`` never does.
+
+    Raises:
+        ForethoughtError: It remembers, and how to make another one is not known.
+    """
+    if is_dataclass(planner) and not isinstance(planner, type):
+        parts = {each.name: getattr(planner, each.name) for each in fields(planner) if each.init}
+        again = {name: fresh(part) for name, part in parts.items() if hasattr(part, "plan")}
+        return replace(planner, **again)  # type: ignore[return-value]
+    if not hasattr(planner, "reset"):
+        return planner
+    raise ForethoughtError(
+        f"Several episodes at once need a {type(planner).__name__} each, and this one cannot be made anew. "
+        "Name the planner (planner='forethought', with its options), or make it a dataclass."
+    )

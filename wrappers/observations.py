@@ -15,7 +15,7 @@ import numpy as np
 
 from ..interfaces import ForethoughtError, Observation
 
-STATE_KEYS = ("proprioception", "state", "proprio", "robot_state", "agent_pos")
+STATE_KEYS = ("proprioception", "state", "states", "proprio", "robot_state", "agent_pos")
 INSTRUCTION_KEYS = (
     "instruction",
     "prompt",

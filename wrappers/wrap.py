@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from ..interfaces import ActionSpec, ForethoughtError, Observation, Planner, Reasoner
+from ..interfaces import ActionSpec, ForethoughtError, Observation, Planner, Policy, Reasoner
 from . import policies, seeing
 from .controller import Controller
 from .guard import Guard
 from .limits import Limits
-from .lookahead import Lookahead
+from .lookahead import Lookahead, fresh
 from .models import Models, load_models
 from .observations import from_call
 
@@ -104,15 +104,20 @@ def wrap(
     )
     body = _body(policy)
     adapter = policies.adapt(body, settings)
-    controller = Controller(
-        adapter.policy,
-        _planner(planner, models, adapter.policy.action_spec, options),
-        reasoner=reasoner,
-        guard=guard,
-        samples=samples,
-        deadline_ms=deadline_ms,
+    chooser = _planner(planner, models, adapter.policy.action_spec, options)
+    driven = {"reasoner": reasoner, "samples": samples, "deadline_ms": deadline_ms}
+
+    def another(policy: Policy) -> Controller:
+        if callable(getattr(guard, "reset", None)):
+            raise ForethoughtError(
+                f"Several episodes at once need a guard each, and this {type(guard).__name__} remembers one. "
+                "Hand wrap(guard=Limits(…)) instead: a guard is then made for every episode."
+            )
+        return Controller(policy, fresh(chooser), guard=guard, **driven)
+
+    lookahead = Lookahead(
+        Controller(adapter.policy, chooser, guard=guard, **driven), seed, another, dry_run=dry_run
     )
-    lookahead = Lookahead(controller, seed, dry_run=dry_run)
     methods = dict(adapter.methods(lookahead))
     methods["reset"] = _reset(body, lookahead, adapter.on_reset)
     if _is_function(policy):

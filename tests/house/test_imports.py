@@ -37,6 +37,7 @@ OPTIONAL = {
     "imageio": "viz",
     "websockets": "serve",
     "msgpack": "serve",
+    "zmq": "groot",
     "mani_skill": "simpler",
     "packaging": "core, through hydra",
     "threadpoolctl": "core, through scikit-learn",
