@@ -35,6 +35,7 @@ def wrap(
     method: str | None = None,
     action_spec: ActionSpec | None = None,
     horizon: int | None = None,
+    processors: Any = None,
     reasoner: Reasoner | None = None,
     guard: Guard | None = None,
     samples: int | None = None,
@@ -59,6 +60,8 @@ def wrap(
         method: The method to take over, when it has an unusual name.
         action_spec: What the numbers of an action mean; by default what the policy or the models say.
         horizon: Chunk length H in control steps; by default the models'.
+        processors: The pre- and the postprocessor of a policy that keeps them outside of itself (LeRobot); by
+            default those saved beside its weights.
         reasoner: Looks at the observation before the policy does (only where the policy takes our
             Observation).
         guard: Looks at the chunk last; by default it clips to the action bounds.
@@ -91,6 +94,7 @@ def wrap(
         method=method,
         action_spec=action_spec or models_spec,
         horizon=models_horizon if horizon is None else horizon,
+        processors=processors,
     )
     body = _body(policy)
     adapter = policies.adapt(body, settings)

@@ -38,12 +38,15 @@ class Settings:
         action_spec: What the numbers of an action mean, said by the user or recorded with the models; or
             None.
         horizon: Chunk length H of the models in control steps, or None.
+        processors: What turns observations and actions into the policy's own and back, where it keeps that
+            outside of itself; or None.
     """
 
     observe: Callable[..., Observation]
     method: str | None = None
     action_spec: ActionSpec | None = None
     horizon: int | None = None
+    processors: Any = None
 
 
 @dataclass(frozen=True, eq=False)
