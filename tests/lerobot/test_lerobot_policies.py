@@ -276,7 +276,6 @@ class TestQueues:
         fresh, later, again = (samples.shape[1] for samples in keep.samples)
         assert (fresh, later, again) == (1, 2, 1)  # in the middle of a chunk, a new one is another opinion
 
-
     def test_the_original_keeps_its_own_queues(self, make, wrap, plan, observations):
         for family in ("act", "diffusion"):
             made = make(family)
@@ -362,9 +361,7 @@ class TestTrouble:
         with pytest.raises(ForethoughtError, match="answers 7 numbers.*trained for 6"):
             wrap(make("act"), plan(), action_spec=wide(6))
 
-    def test_images_that_cannot_be_turned_back_are_not_taken_for_images(
-        self, make, wrap, plan, observations
-    ):
+    def test_images_that_cannot_be_turned_back_are_not_taken_for_images(self, make, wrap, plan, observations):
         made = make("smolvla")
         shown = observations(1, 1, made.state, made.cameras)
         for name in made.cameras:

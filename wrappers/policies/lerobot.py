@@ -13,6 +13,7 @@ Three habits of theirs decide how they are driven (https://github.com/huggingfac
 from __future__ import annotations
 
 import copy
+import importlib
 import inspect
 import logging
 from collections import deque
@@ -71,12 +72,11 @@ def _processors(policy: Any, settings: Settings) -> tuple[Any, Any]:
     """The pre- and the postprocessor: the user's, or those saved beside the weights."""
     given = settings.processors
     if given is None and policy.config.pretrained_path:
-        from lerobot.policies.factory import make_pre_post_processors
-
+        make = importlib.import_module("lerobot.policies.factory").make_pre_post_processors
         folder = str(policy.config.pretrained_path)
         device = {"device_processor": {"device": str(policy.config.device)}}
         try:
-            given = make_pre_post_processors(policy.config, folder, preprocessor_overrides=device)
+            given = make(policy.config, folder, preprocessor_overrides=device)
         except Exception as error:
             raise ForethoughtError(
                 f"The processors of this {type(policy).__name__} cannot be loaded from {folder} ({error}). "
