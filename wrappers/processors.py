@@ -38,7 +38,8 @@ class Units:
         seen = {name: value for name, value in seen.items() if name.startswith("observation.")}
         for step in reversed(self._observed):
             if _standardises_colours(step):
-                seen = {name: _colours(value) if value.ndim >= 4 else value for name, value in seen.items()}
+                coloured = [name for name in seen if name.startswith("observation.images")]
+                seen |= {name: _colours(seen[name]) for name in coloured}
             else:
                 seen = step._normalize_observation(seen, inverse=True)
         entries: dict[str, Any] = {

@@ -7,10 +7,11 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from lerobot.configs.types import FeatureType, PolicyFeature
+from lerobot.configs.types import FeatureType, NormalizationMode, PolicyFeature
 from lerobot.policies.factory import make_pre_post_processors
 from torch.nn import init
 
+MEAN_STD = NormalizationMode.MEAN_STD
 PIXELS = 32
 CHUNK = 8
 """Actions that a policy makes at once, and that models plan with."""
