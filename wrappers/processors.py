@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,7 +49,7 @@ class Units:
         rows = max((len(value) for value in seen.values()), default=1)
         tasks = batch.get("task") or [""] * rows
         tasks = [tasks] * rows if isinstance(tasks, str) else tasks
-        return entries | {"task": [text.strip() for text in tasks]}
+        return entries | {"task": [_instruction(text) for text in tasks]}
 
     def environment(self, chunks: Tensor) -> np.ndarray:
         """Chunks ``[..., A]`` of the policy in units of the environment, ``float32``."""
@@ -79,6 +80,12 @@ class Units:
             "normalisation can be turned back. Give models (or an action_spec) of the same numbers, or wrap "
             "a function that calls the policy and its postprocessor: forethought.wrap(function, …)."
         )
+
+
+def _instruction(text: str) -> str:
+    """The task in words, also from a prompt of π0.5 and π0-FAST (``Task: …, State: 3 141 59;``)."""
+    prompt = re.match(r"Task: (.*), State: [\d -]*;", text)
+    return (prompt.group(1) if prompt else text).strip()
 
 
 def _standardises_colours(step: Any) -> bool:

@@ -10,17 +10,16 @@ import pytest
 pytest.importorskip("lerobot", reason="LeRobot has an environment of its own: make test-lerobot")
 
 import pusht_models
-import tiny_pi0
 import tiny_policies as tiny
 import torch
 from lerobot.envs.configs import PushtEnv
 from lerobot.envs.factory import make_env, make_env_pre_post_processors
 from lerobot.scripts.lerobot_eval import rollout
+from tiny import FAMILIES, build
 
 import forethought
 
 STEPS, SEEDS = 24, (5, 6)
-FAMILIES = ("act", "diffusion", "vqbet", "smolvla", "pi0", "xvla")
 CAMERAS = ("image",)
 
 
@@ -35,16 +34,13 @@ def environment():
 @pytest.fixture(params=FAMILIES)
 def checkpoint(request, tmp_path) -> tuple[Any, Any]:
     """A policy and its processors; in the middle of the table, give or take what its weights say."""
-    torch.manual_seed(1)
-    build = {"pi0": tiny_pi0.pi0, "xvla": tiny.xvla, "smolvla": tiny.smolvla}.get(request.param)
-    shape = tiny.features(2, 2, CAMERAS, 96)
-    policy = build(tmp_path, shape=shape) if build else getattr(tiny, request.param)(shape=shape)
+    policy = build(request.param, tmp_path, seed=1, shape=tiny.features(2, 2, CAMERAS, 96))
     if request.param == "xvla":
         policy.config.normalization_mapping |= {"STATE": tiny.MEAN_STD, "ACTION": tiny.MEAN_STD}
     table = {"mean": np.float32([250, 260]), "std": np.float32([20, 25])}
     table |= {"min": np.float32([200, 210]), "max": np.float32([300, 310])}
     stats = tiny.statistics(2, 2, CAMERAS) | {"observation.state": table, "action": table}
-    return policy.eval(), tiny.processors(policy, stats)
+    return policy, tiny.processors(policy, stats)
 
 
 def drive(environment, policy: Any, processors: tuple[Any, Any]) -> dict[str, np.ndarray]:

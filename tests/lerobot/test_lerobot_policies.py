@@ -10,17 +10,15 @@ import pytest
 
 pytest.importorskip("lerobot", reason="LeRobot has an environment of its own: make test-lerobot")
 
-import tiny_pi0
 import tiny_policies as tiny
 import torch
+from tiny import FAMILIES, SAMPLED, build
 
 import forethought
 from forethought.interfaces import ForethoughtError
 
 HORIZON = 4
 CAMERAS = ("images.image", "images.image2")
-FAMILIES = ("act", "diffusion", "vqbet", "smolvla", "pi0", "xvla")
-SAMPLED = ("diffusion", "vqbet", "smolvla", "pi0", "xvla")
 
 
 class Made:
@@ -30,12 +28,7 @@ class Made:
         cameras = CAMERAS[:1] if family == "vqbet" else CAMERAS
         self.state, self.action, self.cameras = state, action, cameras
         shape = tiny.features(state, action, cameras)
-        torch.manual_seed(3)
-        build = {"pi0": tiny_pi0.pi0, "xvla": tiny.xvla, "smolvla": tiny.smolvla}.get(family)
-        self.policy = (
-            build(folder, shape=shape, **given) if build else getattr(tiny, family)(shape=shape, **given)
-        )
-        self.policy.eval()
+        self.policy = build(family, folder, seed=3, shape=shape, **given)
         self.processors = tiny.processors(self.policy, tiny.statistics(state, action, cameras))
 
     def run(self, policy: Any, shown: list[dict], seed: int = 0) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""LeRobot's π0 with random weights, on a transformers from the registry.
+"""LeRobot's π0 and π0-FAST with random weights, on a transformers from the registry.
 
 LeRobot 0.4 runs π0 on a fork of transformers (`pip install "lerobot[pi]"` takes it from a branch). Of what
 the fork changes, sampling actions needs two things, published as `transformers_replace` in openpi
@@ -13,9 +13,13 @@ import copy
 import sys
 import types
 from typing import Any
+from unittest import mock
 
+import transformers
 from lerobot.policies.pi0 import modeling_pi0
 from lerobot.policies.pi0.configuration_pi0 import PI0Config
+from lerobot.policies.pi0_fast import modeling_pi0_fast
+from lerobot.policies.pi0_fast.configuration_pi0_fast import PI0FastConfig
 from tiny_policies import CHUNK, PIXELS
 from transformers.models import siglip
 from transformers.models.auto import CONFIG_MAPPING
@@ -41,6 +45,7 @@ def small_paligemma() -> Any:
         "hidden_size": 32,
         "num_hidden_layers": 1,
         "num_attention_heads": 2,
+        "image_size": PIXELS,
         "patch_size": 16,
         "projection_dim": 32,
     }
@@ -57,10 +62,11 @@ def fitting_paligemma(config: Any) -> Any:
     return paligemma(config=config)
 
 
-modeling_pi0.PaliGemmaForConditionalGeneration = fitting_paligemma
 modeling_pi0.PI0Pytorch.denoise_step = denoise_beside_a_cache
-modeling_pi0.get_gemma_config = small_gemma
-modeling_pi0.CONFIG_MAPPING = {"paligemma": small_paligemma, "gemma": CONFIG_MAPPING["gemma"]}
+for module in (modeling_pi0, modeling_pi0_fast):
+    module.PaliGemmaForConditionalGeneration = fitting_paligemma
+    module.get_gemma_config = small_gemma
+    module.CONFIG_MAPPING = {"paligemma": small_paligemma, "gemma": CONFIG_MAPPING["gemma"]}
 
 
 def pi0(folder: Any, **given: Any) -> Any:
@@ -73,3 +79,43 @@ def pi0(folder: Any, **given: Any) -> Any:
         "tokenizer_max_length": 8,
     }
     return modeling_pi0.PI0Policy(PI0Config(**shape, **(sizes | given)))
+
+
+class Numbers:
+    """Stands in for both tokenizers of π0-FAST: every token is a number, and an action coefficient."""
+
+    vocab_size, bos_token_id = 257152, 2
+    scale, min_token = 100.0, -50
+
+    def __init__(self) -> None:
+        self.bpe_tokenizer = self
+
+    def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
+        return [str(one) for one in ids]
+
+    def convert_tokens_to_ids(self, tokens: list[str]) -> list[int]:
+        return [int(one) for one in tokens]
+
+    def encode(self, text: str, **given: Any) -> list[int]:
+        return [0, 1]
+
+    def decode(self, tokens: Any) -> str:
+        return "".join(chr(int(token) % 100) for token in tokens)
+
+
+def pi0_fast(folder: Any, **given: Any) -> Any:
+    shape = given.pop("shape")
+    sizes = {
+        "chunk_size": CHUNK,
+        "n_action_steps": CHUNK,
+        "image_resolution": (PIXELS, PIXELS),
+        "tokenizer_max_length": 8,
+        "max_decoding_steps": 12,
+        "validate_action_token_prefix": False,
+    }
+    numbers = mock.Mock(return_value=Numbers())
+    with (
+        mock.patch.object(transformers.AutoProcessor, "from_pretrained", numbers),
+        mock.patch.object(transformers.AutoTokenizer, "from_pretrained", numbers),
+    ):
+        return modeling_pi0_fast.PI0FastPolicy(PI0FastConfig(**shape, **(sizes | given)))

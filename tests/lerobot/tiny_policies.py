@@ -237,12 +237,15 @@ def xvla(folder: Path, **given: Any) -> Any:
 
 def processors(policy: Any, stats: dict[str, Any]) -> tuple[Any, Any]:
     """A policy's own processors. Where they would load a tokenizer of a public model, they get `words`."""
-    from transformers import AutoTokenizer
+    from transformers import AutoProcessor, AutoTokenizer
 
     load = AutoTokenizer.from_pretrained
 
     def local(name: str, *args: Any, **kwargs: Any) -> Any:
         return load(name, *args, **kwargs) if Path(name).is_dir() else words()
 
-    with mock.patch.object(AutoTokenizer, "from_pretrained", local):
+    with (
+        mock.patch.object(AutoTokenizer, "from_pretrained", local),
+        mock.patch.object(AutoProcessor, "from_pretrained", mock.Mock()),  # π0-FAST's, for training
+    ):
         return make_pre_post_processors(policy.config, dataset_stats=stats)

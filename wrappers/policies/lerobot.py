@@ -146,6 +146,7 @@ class LeRobotPolicy:
         noise = self._noise(n, seeds)
         devices = [noise.device] if noise.is_cuda else []
         with (
+            _warm(policy.config),
             torch.random.fork_rng(devices=devices),
             torch.no_grad(),
             repeated_queues(policy, rows, n) as repeat,
@@ -332,3 +333,16 @@ def _can_share(policy: Any) -> bool:
     return callable(getattr(model, "denoise_step", None)) and not getattr(
         policy.config, "compile_model", False
     )
+
+
+@contextmanager
+def _warm(config: Any) -> Iterator[None]:
+    """Lets a policy that always writes the likeliest action tokens draw them for once."""
+    cold = getattr(config, "temperature", None) == 0.0
+    if cold:
+        config.temperature = 1.0
+    try:
+        yield
+    finally:
+        if cold:
+            config.temperature = 0.0
