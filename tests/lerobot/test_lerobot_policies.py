@@ -15,7 +15,7 @@ import torch
 from tiny import FAMILIES, SAMPLED, build
 
 import forethought
-from forethought.interfaces import ForethoughtError
+from forethought.interfaces import ActionSpec, ForethoughtError
 
 HORIZON = 4
 CAMERAS = ("images.image", "images.image2")
@@ -278,6 +278,22 @@ class TestQueues:
             queues = [*(vars(made.policy).get("_queues") or {}).values()]
             assert not any(queues)
             assert not vars(made.policy).get("_action_queue")
+
+    def test_the_original_keeps_its_own_ensemble(self, make, wrap, plan, observations):
+        made = make("act", n_action_steps=1, temporal_ensemble_coeff=0.01)
+        wrapped = wrap(made, plan())
+        wrapped.select_action(made.processors[0](observations(1, 1, made.state, made.cameras)[0]))
+        assert wrapped.temporal_ensembler.ensembled_actions is not None
+        assert made.policy.temporal_ensembler.ensembled_actions is None
+
+    def test_actions_beyond_the_bounds_are_brought_inside(self, make, wrap, plan, observations):
+        made = make("act")
+        shown = observations(HORIZON, 2, made.state, made.cameras)
+        alone = made.run(made.policy, shown)
+        assert abs(alone).max() > 0.1
+        bounds = ActionSpec(np.full(made.action, -0.1), np.full(made.action, 0.1))
+        actions = made.run(wrap(made, plan(), action_spec=bounds), shown)
+        assert np.allclose(actions, alone.clip(-0.1, 0.1), atol=1e-6)
 
 
 class TestTrouble:
