@@ -216,6 +216,19 @@ class TestSharedPrefix:
         assert not wrapped.forethought.counters
 
 
+def test_a_policy_that_changes_its_input_in_place_is_not_mistaken(make, wrap, plan, observations):
+    made, keep = make("smolvla", state=14, action=14, adapt_to_pi_aloha=True), plan()
+    shown = observations(1, 2, made.state, made.cameras)
+    wrapped = wrap(made, keep)
+    made.run(wrapped, shown)
+    assert np.allclose(keep.seen[0].proprioception, shown[0]["observation.state"].numpy(), atol=1e-5)
+    batch = made.processors[0](copy.deepcopy(shown[0]))
+    driven = wrapped.forethought.controller.policy
+    noise = driven._noise(4, keep.seeds[0]).unflatten(0, (2, 4))[:, 0]
+    alone = made.policy.predict_action_chunk(batch, noise=noise)[:, :HORIZON]
+    assert np.allclose(keep.samples[0][:, 1], driven.units.environment(alone), atol=1e-4)
+
+
 class TestQueues:
     def test_only_the_rows_that_were_overridden_change(self, make, wrap, plan, observations):
         made = make("act")

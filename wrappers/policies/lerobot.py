@@ -55,17 +55,12 @@ def adapt(policy: Any, settings: Settings) -> Adapter:
     units = Units(*_processors(policy, settings))
     units.check(policy, spec)
     driven = LeRobotPolicy(policy, units, spec, horizon)
-    taken: list[_Calls] = []
 
     def methods(lookahead: Lookahead) -> Mapping[str, Callable[..., Any]]:
-        taken.append(_Calls(driven, lookahead, settings.observe))
-        return {name: getattr(taken[-1], name) for name in ("select_action", "predict_action_chunk")}
+        calls = _Calls(driven, lookahead, settings.observe)
+        return {name: getattr(calls, name) for name in ("select_action", "predict_action_chunk")}
 
-    def forget() -> None:
-        for calls in taken:
-            calls.forget()
-
-    return Adapter(driven, methods, on_reset=forget)
+    return Adapter(driven, methods)
 
 
 def _processors(policy: Any, settings: Settings) -> tuple[Any, Any]:
@@ -156,7 +151,7 @@ class LeRobotPolicy:
             if self._share and options and _can_share(policy):
                 try:
                     with shared_prefix(policy.model, rows, n):
-                        chunks = policy.predict_action_chunk(copy.copy(batch), **options)
+                        chunks = policy.predict_action_chunk(_kept(batch), **options)
                     return chunks.unflatten(0, (rows, n))
                 except Exception as error:
                     self._share = False
@@ -194,9 +189,6 @@ class _Calls:
         self._wait = 0  # actions to give out before the next decision
         self._shape: Tensor | None = None  # the last chunk that the policy gave
         driven.first_problem = lambda error: lookahead.controller.count("samples", 1, error)
-
-    def forget(self) -> None:
-        self._wait = 0
 
     def select_action(self, batch: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """One action ``[B, A]``, normalised. Plans where the policy makes a chunk, and every H actions."""
