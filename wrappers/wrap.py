@@ -37,6 +37,7 @@ def wrap(
     action_spec: ActionSpec | None = None,
     horizon: int | None = None,
     gripper_open: float | None = None,
+    processors: Any = None,
     reasoner: Reasoner | None = None,
     guard: Guard | Limits | None = None,
     samples: int | None = None,
@@ -64,6 +65,8 @@ def wrap(
         horizon: Chunk length H in control steps; by default the models'.
         gripper_open: The environment's gripper command for open, where the policy writes 1 for open and 0
             for closed, as OpenVLA does, and the environment does not. Of OpenVLA on known data it is known.
+        processors: The pre- and the postprocessor of a policy that keeps them outside of itself (LeRobot); by
+            default those saved beside its weights.
         reasoner: Looks at the observation before the policy does (only where the policy takes our
             Observation).
         guard: Looks at the chunk last; by default it clips to the action bounds. ``Limits`` of a robot make
@@ -101,6 +104,7 @@ def wrap(
         horizon=models_horizon if horizon is None else horizon,
         gripper_open=gripper_open,
         told=observation is not None,
+        processors=processors,
     )
     body = _body(policy)
     adapter = policies.adapt(body, settings)

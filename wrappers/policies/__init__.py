@@ -41,6 +41,8 @@ class Settings:
         horizon: Chunk length H of the models in control steps, or None.
         gripper_open: The environment's gripper command for open, or None where the user did not say.
         told: Whether ``observe`` is the user's, and takes the arguments of a call exactly as they come.
+        processors: What turns observations and actions into the policy's own and back, where it keeps that
+            outside of itself; or None.
     """
 
     observe: Callable[..., Observation]
@@ -49,6 +51,7 @@ class Settings:
     horizon: int | None = None
     gripper_open: float | None = None
     told: bool = False
+    processors: Any = None
 
     def gripper(self, spec: ActionSpec) -> Gripper | None:
         """How the policy writes open and closed, where the user said that it is not as the environment."""
