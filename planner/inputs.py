@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..interfaces import ActionSamples, ActionSpec, Decision, ForethoughtError, Observation
+from .likelihood import sample_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,12 +21,14 @@ class Inputs:
         own: The policy's own chunks as they came, ``float32 [B, H, A]``.
         whole: Whether the own chunk was finite, ``bool [B]``.
         seeds: ``int64 [B]``.
+        weights: Of the samples by the policy's likelihoods, ``float64 [B, N]``, or None where it has none.
     """
 
     chunks: np.ndarray
     own: np.ndarray
     whole: np.ndarray
     seeds: np.ndarray
+    weights: np.ndarray | None = None
 
 
 def checked(samples: ActionSamples, observation: Observation, seeds: np.ndarray, spec: ActionSpec) -> Inputs:
@@ -52,7 +55,13 @@ def checked(samples: ActionSamples, observation: Observation, seeds: np.ndarray,
     if not np.all(finite):
         stand_in = np.where(whole[:, None, None], own, 0.5 * (spec.low + spec.high))
         chunks = np.where(finite[:, :, None, None], chunks, stand_in[:, None])
-    return Inputs(chunks, own, whole, seeds)
+    given = samples.log_probability
+    if given is not None and np.shape(given) != chunks.shape[:2]:
+        raise ForethoughtError(
+            f"log_probability must be [B, N] = {list(chunks.shape[:2])}, a number for each chunk; got shape "
+            f"{list(np.shape(given))}. Leave it None where the policy has no likelihood."
+        )
+    return Inputs(chunks, own, whole, seeds, sample_weights(chunks, given))
 
 
 def distinct(rows: np.ndarray, batch: int) -> list[int]:

@@ -60,6 +60,7 @@ class Run:
         spent: Distinct evaluations, ``int64 [B]``.
         populations: What was imagined; in the first, sequence 0 is the policy's.
         carried: What each row's last decision left, ``float32 [c, d-1, H, A]`` or None; empty: nothing.
+        weights: Of the policy's chunks by their likelihoods, ``float64 [B, N]``, or None.
     """
 
     pool: LatentPool
@@ -71,6 +72,7 @@ class Run:
     spent: np.ndarray
     populations: list[Population] = field(default_factory=list)
     carried: Sequence[np.ndarray | None] = ()
+    weights: np.ndarray | None = None
 
 
 def going(run: Run, population: Population, at: int, terminal: float) -> np.ndarray:

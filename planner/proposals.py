@@ -31,10 +31,13 @@ class Context:
         nodes: ``int64 [M]``, number of the node within its tree; 0 is the root.
         rows: ``int64 [M]``, the tree of each node; None: each has its own samples.
         memo: What sources remember as long as the trees' samples stay the same.
+        weights: Of the samples by the policy's likelihoods, ``float64 [M, N]`` or with ``rows`` ``[B, N]``,
+            each row summing to 1; None where it has none.
 
     Attributes:
         policy: The policy's chunks, a tree each, ``float32 [B, N, H, A]``.
         rows, seeds, nodes, memo: As given.
+        policy_weights: ``weights``, a tree each.
     """
 
     def __init__(
@@ -46,8 +49,9 @@ class Context:
         nodes: np.ndarray,
         rows: np.ndarray | None = None,
         memo: dict[str, Any] | None = None,
+        weights: np.ndarray | None = None,
     ) -> None:
-        self.policy, self.seeds, self.nodes = samples, seeds, nodes
+        self.policy, self.seeds, self.nodes, self.policy_weights = samples, seeds, nodes, weights
         self.rows = np.arange(len(samples)) if rows is None else rows
         self.memo = {} if memo is None else memo
         self._gathered = samples if rows is None else None
@@ -59,6 +63,11 @@ class Context:
         if self._gathered is None:
             self._gathered = self.policy[self.rows]
         return self._gathered
+
+    @property
+    def weights(self) -> np.ndarray | None:
+        """Of ``samples``, ``float64 [M, N]``, or None."""
+        return None if self.policy_weights is None else self.policy_weights[self.rows]
 
     @property
     def latent(self) -> Latent:
@@ -85,11 +94,13 @@ class Context:
             self.nodes[index],
             self.rows[index],
             self.memo,
+            self.policy_weights,
         )
 
     def of_trees(self) -> Context:
         """The same for the roots' samples, a tree each, without states."""
-        return Context(self.policy, self._unknown, (), self.seeds[:0], self.nodes[:0])
+        none = self.seeds[:0], self.nodes[:0]
+        return Context(self.policy, self._unknown, (), *none, weights=self.policy_weights)
 
     @staticmethod
     def _unknown() -> Latent:
@@ -388,7 +399,8 @@ class KernelProposals:
 
 @dataclass(frozen=True, eq=False)
 class PolicySamples:
-    """The policy's own samples as they are: what best-of-N compares."""
+    """The policy's own samples as they are: what best-of-N compares. Their prior is the policy's likelihood,
+    where it has one."""
 
     spec: ActionSpec
     source_names: tuple[str, ...] = ("policy", "policy_samples")
@@ -398,7 +410,11 @@ class PolicySamples:
         rows, number = chunks.shape[:2]
         source = np.ones((rows, number), np.int8)
         source[:, 0] = 0
-        return Proposed(chunks, source, np.full((rows, number), 1.0 / number), np.zeros((rows, number)))
+        prior = np.full((rows, number), 1.0 / number)
+        if (weights := context.weights) is not None:
+            prior = np.maximum(weights[:, :number], 1e-30)
+            prior /= prior.sum(axis=1, keepdims=True)
+        return Proposed(chunks, source, prior, np.zeros((rows, number)))
 
     def draw(self, context: Context, places: np.ndarray) -> Drawn:
         """The policy's samples in their order."""
@@ -406,7 +422,10 @@ class PolicySamples:
         if places.max(initial=0) >= chunks.shape[1]:
             raise _too_few(int(places.max()) + 1, chunks.shape[1])
         source = (places > 0).astype(np.int8)
-        return Drawn(chunks[context.rows, places], source, np.zeros(places.size))
+        log_prior = np.zeros(places.size)
+        if (weights := context.policy_weights) is not None:
+            log_prior = np.log(np.maximum(weights[context.rows, places], 1e-30))
+        return Drawn(chunks[context.rows, places], source, log_prior)
 
     def _clipped(self, context: Context) -> np.ndarray:
         return remembered(context.memo, "policy_samples", lambda: self.spec.clip(context.policy))

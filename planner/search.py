@@ -51,6 +51,7 @@ class Run:
         walk: The compiled ``simulate``, or None where a rule has no compiled form.
         carry: The compiled ``backward``, or None where the backup has no compiled form.
         memo: What proposals remember of this decision.
+        weights: Of the policy's chunks by their likelihoods, ``float64 [B, N]``, or None.
     """
 
     tree: Tree
@@ -64,6 +65,7 @@ class Run:
     walk: Walk | None = None
     carry: Carry | None = None
     memo: dict[str, Any] = field(default_factory=dict)
+    weights: np.ndarray | None = None
 
     def instructions(self, rows: np.ndarray) -> list[str]:
         """The instruction of each of the rows ``[L]``."""
@@ -154,7 +156,14 @@ class TreeSearch:
         if inherit is not None:
             inherited = [tree if row else None for tree, row in zip(inherit(latent), alive, strict=True)]
         run = self.search(
-            latent, observation.instruction, inputs.chunks, inputs.seeds, clock, alive, inherited
+            latent,
+            observation.instruction,
+            inputs.chunks,
+            inputs.seeds,
+            clock,
+            alive,
+            inherited,
+            inputs.weights,
         )
         decision = self.decide(run, inputs, alive)
         times = {"encode": encoded, "search": clock.milliseconds - encoded}
@@ -169,9 +178,10 @@ class TreeSearch:
         clock: Clock,
         alive: np.ndarray | None = None,
         inherited: Sequence[Subtree | None] | None = None,
+        weights: np.ndarray | None = None,
     ) -> Run:
         """Build the trees of B rows until the budget is spent; the arguments are those of ``waves``."""
-        *_, run = self.waves(latent, instruction, samples, seeds, clock, alive, inherited)
+        *_, run = self.waves(latent, instruction, samples, seeds, clock, alive, inherited, weights)
         return run
 
     def waves(
@@ -183,12 +193,14 @@ class TreeSearch:
         clock: Clock,
         alive: np.ndarray | None = None,
         inherited: Sequence[Subtree | None] | None = None,
+        weights: np.ndarray | None = None,
     ) -> Iterator[Run]:
         """Build the trees of B rows from root latents ``[B, ...]`` and finite policy chunks ``[B, N, H, A]``.
 
         Yields the run, always the same object, after phase one and after every wave: ``decide`` may be called
         at any of these moments, and whoever has heard enough stops asking. Rows that are not ``alive``
         (``bool [B]``) are closed after phase one. Rows start with the subtrees that they ``inherit``.
+        ``weights`` of the policy's chunks by their likelihoods, ``[B, N]``, reach the proposals.
         """
         batch = seeds.size
         most = self.budget.simulations
@@ -200,6 +212,7 @@ class TreeSearch:
         nothing = np.zeros(batch, np.int64)
         names = tuple(self.proposals.source_names)
         run = Run(tree, pool, samples, instruction, seeds, nothing, nothing.copy(), names)
+        run.weights = weights
         run.carry = Carry.of(self.backup, self._chunk_discount(run), self.inner_children)
         tree.latent[:, 0] = pool.add(latent) + np.arange(batch)
 
@@ -425,6 +438,7 @@ class TreeSearch:
             nodes,
             rows,
             run.memo,
+            run.weights,
         )
 
     def decide(self, run: Run, inputs: Inputs, alive: np.ndarray) -> Decision:

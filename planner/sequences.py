@@ -135,7 +135,14 @@ class SequenceSearch:
             alive = alive & inputs.whole
             carried = self._carried.taken(names, latent, observation.instruction, self.tolerance)
             run = self.search(
-                latent, observation.instruction, inputs.chunks, inputs.seeds, clock, alive, carried
+                latent,
+                observation.instruction,
+                inputs.chunks,
+                inputs.seeds,
+                clock,
+                alive,
+                carried,
+                inputs.weights,
             )
             decision = self._decide(run, alive)
             self._remember(run, latent, decision, names)
@@ -152,6 +159,7 @@ class SequenceSearch:
         clock: Clock,
         alive: np.ndarray,
         carried: Sequence[np.ndarray | None] = (),
+        weights: np.ndarray | None = None,
     ) -> Run:
         """Imagine populations for B rows from latents ``[B, ...]`` and finite policy chunks ``[B, N, H, A]``,
         until the budget is spent. Rows that are not ``alive`` (``bool [B]``) stop after the first; those that
@@ -161,7 +169,7 @@ class SequenceSearch:
         everywhere = np.ones(seeds.size, bool)
         slots = pool.add(latent) + np.arange(seeds.size)
         run = Run(pool, slots, samples, instruction, seeds, everywhere, nothing)
-        run.carried = carried
+        run.carried, run.weights = carried, weights
         discount = self.scoring.discount ** samples.shape[2]
         distribution: Distribution | None = None
         kept: tuple[np.ndarray, np.ndarray] | None = None
@@ -341,6 +349,7 @@ class SequenceSearch:
             instruction=tuple(run.instruction[row] for row in rows),
             seeds=run.seeds[rows],
             nodes=np.broadcast_to(np.asarray(nodes, np.int64), rows.shape),
+            weights=None if run.weights is None else run.weights[rows],
         )
 
 

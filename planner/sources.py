@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 import numpy as np
 
 from ..interfaces import ActionSpec, ForethoughtError, Latent
+from .likelihood import resampled
 from .rotation import running_mean
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ def varies_with(source: KernelSource) -> str:
 
 @dataclass(frozen=True, eq=False)
 class PolicyKernels:
-    """Kernels on the policy's own samples at the root."""
+    """Kernels on the policy's own samples at the root. With a policy that has likelihoods, each different
+    sample has as many of them as it is likely."""
 
     share: float = 1.0
     bandwidths: tuple[float, ...] = DEFAULT_BANDWIDTHS
@@ -70,7 +72,10 @@ class PolicyKernels:
     varies_with: ClassVar[str] = "tree"
 
     def centres(self, context: Context) -> np.ndarray:
-        return context.samples
+        weights = context.weights
+        if weights is None:
+            return context.samples
+        return np.take_along_axis(context.samples, resampled(weights)[:, :, None, None], axis=1)
 
 
 @dataclass(frozen=True, eq=False)
