@@ -67,6 +67,15 @@ class TestDisagreement:
             )
         assert not decision.candidates.visits[1].any()
         assert np.isnan(decision.candidates.value[1]).all()
+        assert decision.candidates.prior[1].tolist() == [1.0] + [0.0] * 31
+
+    def test_a_row_whose_own_chunk_is_not_finite_is_searched_and_says_why(self):
+        samples = scattered([0.01, 0.01, 0.01])
+        samples.chunks[1, 0, 2] = np.nan
+        decision = gated().plan(START, samples, SEEDS)
+        assert "no finite chunk" in decision.reason[1]
+        assert "agree" in decision.reason[0]
+        assert decision.fallback.tolist() == [False, True, False]
 
     def test_samples_that_differ_in_the_gripper_disagree(self):
         samples = scattered([0.01], grippers=2)

@@ -148,3 +148,13 @@ def test_a_row_does_not_depend_on_its_neighbours():
     for name in ("visits", "value", "chunk"):
         ours, theirs = getattr(together.tree, name)[0, :used], getattr(alone.tree, name)[0, :used]
         np.testing.assert_array_equal(ours[known[:used]], theirs[known[:used]])
+
+
+@pytest.mark.parametrize("root", [SequentialHalving(simulations=20, value_scale=50.0), None])
+def test_both_forms_agree_where_values_weigh_so_much_that_only_differences_can_be_exponentiated(
+    monkeypatch, root
+):
+    planner = search(root_rule=root, inner_rule=ImprovedPolicy(value_scale=50.0))
+    compiled = trees(planner)
+    without_kernels(monkeypatch)
+    assert_same(compiled, trees(planner))
