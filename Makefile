@@ -2,6 +2,7 @@
 # make test    from nothing to green: lint, format, types, tests
 # make bench   how fast the search is, and where the time goes
 # make bench-mctx   the same beside mctx, which gets an environment of its own, .venv-mctx
+# make test-serving   the server with the real openpi-client and vla-eval, in an environment of their own, .venv-serving
 # make setup   only the environment: .venv from constraints.txt, and the GL libraries
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -13,7 +14,7 @@ GL_PACKAGES := libgl1 libegl1 libgl1-mesa-dri libopengl0 libglib2.0-0
 
 export LP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test bench bench-mctx lint format clean
+.PHONY: help setup demo test test-serving bench bench-mctx lint format clean
 
 help:
 	@sed -n 's/^# \{0,1\}make/make/p' Makefile
@@ -70,6 +71,16 @@ bench-mctx: .venv/.installed .venv-mctx/.installed
 .venv-mctx/.installed: constraints-mctx.txt
 	$(PYTHON) -m venv .venv-mctx
 	.venv-mctx/bin/pip install --quiet --disable-pip-version-check --requirement constraints-mctx.txt
+	@touch $@
+
+test-serving: .venv-serving/.installed
+	.venv-serving/bin/pytest tests/serving
+
+.venv-serving/.installed: constraints-serving.txt
+	$(PYTHON) -m venv .venv-serving
+	@echo "Installing openpi-client and vla-eval into .venv-serving (a minute or two the first time) …"
+	@.venv-serving/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement constraints-serving.txt
+	@.venv-serving/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
 lint: .venv/.installed-dev

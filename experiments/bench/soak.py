@@ -20,6 +20,9 @@ from .serving_parts import LEVELS, Process, observation, run_proxy, run_troubled
 TIMEOUT, LIMIT_MEGABYTES = 1.0, 1.0
 """Seconds that the upstream has for an answer, and the largest frame: both are exceeded now and then."""
 
+PATIENCE = 60.0
+"""Seconds after which a client says that it was not answered, on a machine that is busy with other things."""
+
 
 def soak(clients: int, minutes: float, simulations: int, seed: int) -> dict[str, Any]:
     """What the proxy did and held, sampled while clients and upstream misbehave.
@@ -90,6 +93,8 @@ def _judged(counted: Counter[str], samples: list[dict[str, Any]], last: dict[str
     }
     if last["mixed"] or counted["wrong client"] or counted["wrong episode"] or counted["wrong step"]:
         raise ForethoughtError(f"Clients, episodes or questions were mixed up: {summary}.")
+    if counted["not answered"]:
+        raise ForethoughtError(f"Clients were left without an answer: {summary}.")
     if last["sessions"] or last["connected"] or last["trees"] > 2:
         raise ForethoughtError(f"Sessions or trees were left behind: {summary}.")
     return summary
@@ -160,7 +165,12 @@ async def _episode(connection: Any, number: int, episode: int, luck: random.Rand
             connection.transport.abort()
             raise _Left
         await connection.send(pack(request))
-        _check(await asyncio.wait_for(connection.recv(), 60), number, episode, step, counted)
+        try:
+            answer = await asyncio.wait_for(connection.recv(), PATIENCE)
+        except TimeoutError:
+            counted["not answered"] += 1
+            return
+        _check(answer, number, episode, step, counted)
         await asyncio.sleep(luck.uniform(0.02, 0.25))
 
 
