@@ -4,6 +4,7 @@
 # make bench   how fast the search is, and where the time goes
 # make bench-mctx   the same beside mctx, which gets an environment of its own, .venv-mctx
 # make test-lerobot   LeRobot's policies and lerobot-eval, in an environment of their own, .venv-lerobot
+# make test-serving   the server with the real openpi-client and vla-eval, in an environment of their own, .venv-serving
 # make setup   only the environment: .venv from constraints.txt, and the GL libraries
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -15,7 +16,7 @@ GL_PACKAGES := libgl1 libegl1 libgl1-mesa-dri libopengl0 libglib2.0-0
 
 export LP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test test-families test-lerobot bench bench-mctx lint format clean
+.PHONY: help setup demo test test-families test-lerobot test-serving bench bench-mctx lint format clean
 
 help:
 	@sed -n 's/^# \{0,1\}make/make/p' Makefile
@@ -96,6 +97,14 @@ test-lerobot: .venv/.graphics .venv-lerobot/.installed
 	  cp plugins/lerobot/environment/torchvision_without_cuda.py $$site && \
 	  echo 'import torchvision_without_cuda' > $$site/torchvision_without_cuda.pth
 	@.venv-lerobot/bin/python plugins/lerobot/environment/libero_init_states.py
+test-serving: .venv-serving/.installed
+	.venv-serving/bin/pytest tests/serving
+
+.venv-serving/.installed: constraints-serving.txt
+	$(PYTHON) -m venv .venv-serving
+	@echo "Installing openpi-client and vla-eval into .venv-serving (a minute or two the first time) …"
+	@.venv-serving/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement constraints-serving.txt
+	@.venv-serving/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
 lint: .venv/.installed-dev

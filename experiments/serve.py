@@ -22,9 +22,9 @@ from .evaluation.parts import build
 
 def serve(
     *,
-    policy: Mapping[str, Any] | None = None,
-    planner: Mapping[str, Any] | None = None,
-    models: str | None = None,
+    policy: Mapping[str, Any] | None,
+    planner: Mapping[str, Any] | None,
+    models: str | None,
     upstream: str | None = None,
     upstream_timeout: float = 30.0,
     upstream_patience: float = 5.0,

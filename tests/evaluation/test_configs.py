@@ -62,7 +62,9 @@ def check_defaults(config: Any, given_later: set[str]) -> None:
     assert {name: config.get(name, "missing") for name in defaults} == defaults
 
 
-@pytest.mark.parametrize("application", ["train_policy", "train_models", "bench_planner"])
+@pytest.mark.parametrize(
+    "application", ["train_policy", "train_models", "bench_planner", "bench_serve", "serve"]
+)
 def test_configs_of_functions_repeat_their_defaults(application):
     check_arguments(composed(application), set())
     check_defaults(composed(application), set())
