@@ -97,6 +97,8 @@ test-lerobot: .venv/.graphics .venv-lerobot/.installed
 	  cp plugins/lerobot/environment/torchvision_without_cuda.py $$site && \
 	  echo 'import torchvision_without_cuda' > $$site/torchvision_without_cuda.pth
 	@.venv-lerobot/bin/python plugins/lerobot/environment/libero_init_states.py
+	@touch $@
+
 test-serving: .venv-serving/.installed
 	.venv-serving/bin/pytest tests/serving
 
