@@ -15,6 +15,7 @@ import torch
 from tiny import FAMILIES, SAMPLED, build
 
 import forethought
+import forethought.wrappers.guard
 from forethought.interfaces import ActionSpec, ForethoughtError
 
 HORIZON = 4
@@ -71,6 +72,32 @@ class TestEveryFamily:
         assert len(keep.seen) == 5  # every HORIZON steps of a chunk of twice that
         assert not wrapped.forethought.counters
         assert np.array_equal(made.run(made.policy, shown), alone)
+
+    def test_a_dry_run_decides_and_lets_the_policy_act_as_if_it_were_not_wrapped(
+        self, family, make, wrap, plan, observations
+    ):
+        made, better = make(family), plan(rows=None)
+        dry = wrap(made, better, dry_run=True)
+        shown = observations(10, 2, made.state, made.cameras)
+        assert np.array_equal(made.run(dry, shown), made.run(made.policy, shown))
+        assert dry.forethought.last.overridden.all()
+
+    def test_a_guard_that_remembers_is_told_every_action(self, family, make, wrap, plan, observations, wide):
+        class Noting(forethought.wrappers.guard.Guard):
+            def __init__(self, spec):
+                super().__init__(spec)
+                self.told = []
+
+            def notice(self, observation, executed, milliseconds):
+                self.told.append(executed)
+
+        made = make(family)
+        guard = Noting(wide(made.action))
+        actions = made.run(
+            wrap(made, plan(rows=None), guard=guard), observations(10, 2, made.state, made.cameras)
+        )
+        told = np.concatenate([one for one in guard.told if one is not None], axis=1)
+        np.testing.assert_allclose(told, actions[:8].transpose(1, 0, 2), atol=1e-4)
 
     def test_a_plan_is_what_the_environment_gets(self, family, make, wrap, plan, observations):
         made, better = make(family), plan(rows=None)

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...interfaces import ActionSamples, ActionSpec, Decision, ForethoughtError, Observation
+from ...interfaces import ActionSamples, ActionSpec, ForethoughtError, Observation
 from ..lookahead import Lookahead
 from ..processors import Units
 from ..repeating import repeated_queues, repeated_rows, shared_prefix
@@ -201,19 +201,29 @@ class _Calls:
         ahead = _ahead(self._policy, action, made)
         if not made and self._wait > 0:
             self._wait -= 1
-            return action
+            return self._noted(action)
         if ahead.shape[1] < horizon and not made:  # the end of a chunk: the policy is asked anew soon
-            return action
+            return self._noted(action)
         if self._too_short(ahead):
-            return action
-        chunk, decision = self._decide(before, ahead[:, :horizon], fresh=bool(made))
+            return self._noted(action)
+        chunk, changed = self._decide(before, ahead[:, :horizon], fresh=bool(made))
         queue = _action_queue(self._policy)
         self._wait = min(horizon, 1 + len(queue)) - 1
         for step in range(min(len(queue), horizon - 1)):
             queue[step] = chunk[:, step + 1]
-        while decision.overridden.any() and len(queue) > horizon - 1:
+        while changed and len(queue) > horizon - 1:
             queue.pop()
-        return chunk[:, 0]
+        return self._noted(chunk[:, 0], instead=True)
+
+    def _noted(self, action: Tensor, *, instead: bool = False) -> Tensor:
+        """The action ``[B, A]``; a guard that remembers what was executed is told."""
+        controller = self._lookahead.controller
+        if callable(getattr(controller.guard, "notice", None)):
+            try:
+                controller.executed(self._driven.units.environment(action[:, None]), instead=instead)
+            except Exception as error:
+                controller.count("guard", len(action), error)
+        return action
 
     def predict_action_chunk(self, batch: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """A chunk ``[B, C, A]``, normalised; its first H actions are planned, the rest is the policy's."""
@@ -241,25 +251,28 @@ class _Calls:
         self._lookahead.controller.count("policy", len(ahead), error)
         return True
 
-    def _decide(self, batch: dict[str, Any], own: Tensor, *, fresh: bool) -> tuple[Tensor, Decision]:
-        """What to do in place of ``own [B, H, A]``, normalised; kept rows stay bit for bit."""
+    def _decide(self, batch: dict[str, Any], own: Tensor, *, fresh: bool) -> tuple[Tensor, bool]:
+        """What to do in place of ``own [B, H, A]``, normalised, and whether any row does something else than
+        the policy wanted; kept rows stay bit for bit."""
         driven = self._driven
         self._shape = driven.own = own
         driven.batch, driven.fresh, driven.failed = batch, fresh, None
         decision = self._lookahead.decide(self._seen(batch), batch=len(own))
+        if self._lookahead.dry_run:
+            return own, False
         theirs = driven.units.environment(own)
         spec = driven.action_spec
         inside = (theirs >= spec.low - 1e-3) & (theirs <= spec.high + 1e-3)
         kept = ~decision.overridden & (inside & (spec.clip(theirs) == decision.chunk)).all(axis=(1, 2))
         if kept.all():
-            return own, decision
+            return own, False
         planned = driven.units.policy(decision.chunk, own)
         rows = torch.as_tensor(kept, device=own.device)[:, None, None]
-        return torch.where(rows, own, planned), decision
+        return torch.where(rows, own, planned), bool(decision.overridden.any())
 
     def _hold(self, error: Exception, batch: dict[str, Any]) -> Tensor:
         """No motion, ``[B, H, A]``, when the policy raised; the first time that is raised again."""
-        if self._shape is None or not self._lookahead.started:
+        if self._shape is None or not self._lookahead.started or self._lookahead.dry_run:
             raise error
         self._wait, self._driven.failed = 0, error
         decision = self._lookahead.decide(self._seen(batch), batch=len(self._shape))
