@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 from ...interfaces import ForethoughtError
-from . import regret, table, timing
+from . import depth, regret, table, timing
 from .peer import Peer
 from .problem import CLOCKS, NETWORKS, Sizes
 from .throughput import PROPOSALS, Setting, grid, linearity, measure, memory
@@ -23,7 +23,7 @@ from .throughput import PROPOSALS, Setting, grid, linearity, measure, memory
 WIDTH = 120
 """Columns of the tables where they go to a file."""
 
-SECTIONS = ("throughput", "memory", "regret", "milliseconds", "density", "gpu")
+SECTIONS = ("throughput", "memory", "regret", "depth", "milliseconds", "density", "gpu")
 """What can be measured, in this order."""
 
 
@@ -46,6 +46,8 @@ def bench_planner(
     regret_rows: int = 400,
     regret_simulations: Sequence[int] = (64, 256),
     regret_candidates: Sequence[int] = (8, 16),
+    depth_rows: int = 400,
+    depth_simulations: Sequence[int] = (64, 256),
     decisions: int = 1000,
     budget_milliseconds: float = 50.0,
     wave_milliseconds: float = 5.0,
@@ -70,6 +72,8 @@ def bench_planner(
         regret_rows: Instances of every problem with a known optimum.
         regret_simulations: Their budgets.
         regret_candidates: Chunks that a node of theirs chooses from.
+        depth_rows: Instances of every problem on which depth and width are compared.
+        depth_simulations: Their budgets.
         decisions: How many are made against the clock.
         budget_milliseconds: Budget of each.
         wave_milliseconds: What the model takes for a wave.
@@ -80,7 +84,13 @@ def bench_planner(
     Raises:
         ForethoughtError: A name is unknown, a number is not positive, or the peer is not there.
     """
-    check(sections, actions, networks, clock, [*batch, *simulations, *wave, repeats, decisions, regret_rows])
+    check(
+        sections,
+        actions,
+        networks,
+        clock,
+        [*batch, *simulations, *wave, repeats, decisions, regret_rows, depth_rows, *depth_simulations],
+    )
     console, sizes = Console(), Sizes(latent, hidden, horizon, candidates)
     if not console.is_terminal:
         console = Console(width=WIDTH)
@@ -120,6 +130,9 @@ def bench_planner(
             for row in regret.measure(regret_simulations, wave, rows=regret_rows, candidates=count)
         ]
         console.print(table.regret(found["regret"]))
+    if "depth" in sections:
+        found["depth"] = depth.measure(depth_simulations, rows=depth_rows)
+        console.print(table.depth(found["depth"]))
     if "milliseconds" in sections:
         found["milliseconds"] = timing.milliseconds_kept(
             sizes, decisions=decisions, budget=budget_milliseconds, wave_takes=wave_milliseconds, clock=clock
