@@ -76,6 +76,18 @@ def test_perturbing_is_the_deviation_added_flipped_and_clipped_to_the_bit(name, 
     np.testing.assert_array_equal(space.perturb(centres, white, flip), spec.clip(expected))
 
 
+def test_a_centre_on_the_middle_or_not_finite_is_clipped_as_the_bounds_say():
+    """A gripper exactly between closes as ``ActionSpec.clip`` has it; what is not a number stays none."""
+    space = ChunkSpace(ARM, 2)
+    centres = np.zeros((1, 2, 2, 7), np.float32)
+    centres[0, 1, 0, 0], centres[0, 1, 1, 1] = np.nan, np.inf
+    white, flip = np.zeros((1, 2, space.dimension)), np.zeros((1, 2, 1), bool)
+    found = space.perturb(centres, white, flip)
+    np.testing.assert_array_equal(found, ARM.clip(centres))
+    assert np.isnan(found[0, 1, 0, 0]) and found[0, 1, 1, 1] == 1.0
+    assert (found[..., 6] == -1.0).all()
+
+
 @pytest.mark.parametrize("name", SPECS)
 def test_whitening_undoes_the_deviation(name):
     spec = SPECS[name]
