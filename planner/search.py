@@ -237,6 +237,8 @@ class TreeSearch:
             if not some or not clock.wave_begins():
                 return
             claims, drawn = self.simulate(run, width, root_rule)
+            if not len(claims):  # nothing left that can be claimed, though not all is closed
+                return
             self.expand(run, drawn)
             self.evaluate(run, claims)
             self.backward(run, claims)
