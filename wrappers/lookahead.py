@@ -22,6 +22,7 @@ class Lookahead:
     Attributes:
         controller: Decides, and counts what goes wrong.
         last: The latest decision, or None.
+        begin: Begins an episode as the wrapped object's ``reset`` does, also where it has none.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Lookahead:
     ) -> None:
         self.controller = controller
         self.last: Decision | None = None
+        self.begin: Callable[..., Any] = self.reset
         self._seed, self._episode, self._index = seed, 0, 0
         self._started = False
         self._another = another

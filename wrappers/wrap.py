@@ -102,7 +102,7 @@ def wrap(
 
     lookahead = Lookahead(Controller(adapter.policy, chooser, **driven), seed, another)
     methods = dict(adapter.methods(lookahead))
-    methods["reset"] = _reset(body, lookahead, adapter.on_reset)
+    methods["reset"] = lookahead.begin = _reset(body, lookahead, adapter.on_reset)
     if _is_function(policy):
         return WrappedFunction(policy, lookahead, methods["__call__"], methods["reset"])
     if not hasattr(policy, "reset"):
