@@ -1,7 +1,9 @@
 # make demo    from nothing to the paired table on libero_object, with the shipped weights
 # make test    from nothing to green: lint, format, types, tests
+# make test-families   the adapters of OpenVLA over a real Llama, in an environment of its own, .venv-families
 # make bench   how fast the search is, and where the time goes
 # make bench-mctx   the same beside mctx, which gets an environment of its own, .venv-mctx
+# make test-lerobot   LeRobot's policies and lerobot-eval, in an environment of their own, .venv-lerobot
 # make test-serving   the server with the real openpi-client and vla-eval, in an environment of their own, .venv-serving
 # make setup   only the environment: .venv from constraints.txt, and the GL libraries
 
@@ -14,7 +16,7 @@ GL_PACKAGES := libgl1 libegl1 libgl1-mesa-dri libopengl0 libglib2.0-0
 
 export LP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test test-serving bench bench-mctx lint format clean
+.PHONY: help setup demo test test-families test-lerobot test-serving bench bench-mctx lint format clean
 
 help:
 	@sed -n 's/^# \{0,1\}make/make/p' Makefile
@@ -61,6 +63,16 @@ demo: setup
 test: .venv/.graphics .venv/.installed-dev lint
 	$(BIN)/pytest
 
+test-families: .venv-families/.installed
+	.venv-families/bin/python -m pytest tests/families
+
+# OpenVLA's code stops at transformers 4.51.
+.venv-families/.installed: constraints-families.txt pyproject.toml
+	$(PYTHON) -m venv .venv-families
+	.venv-families/bin/pip install --quiet --disable-pip-version-check --requirement constraints-families.txt
+	.venv-families/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
 bench: .venv/.installed
 	$(BIN)/forethought bench planner $(BENCH)
 
@@ -71,6 +83,20 @@ bench-mctx: .venv/.installed .venv-mctx/.installed
 .venv-mctx/.installed: constraints-mctx.txt
 	$(PYTHON) -m venv .venv-mctx
 	.venv-mctx/bin/pip install --quiet --disable-pip-version-check --requirement constraints-mctx.txt
+	@touch $@
+
+test-lerobot: .venv/.graphics .venv-lerobot/.installed
+	.venv-lerobot/bin/pytest tests/lerobot
+
+.venv-lerobot/.installed: constraints-lerobot.txt plugins/lerobot/pyproject.toml $(wildcard plugins/lerobot/environment/*.py)
+	$(PYTHON) -m venv .venv-lerobot
+	@echo "Installing LeRobot into .venv-lerobot (a few minutes the first time) …"
+	@.venv-lerobot/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement constraints-lerobot.txt
+	@.venv-lerobot/bin/pip install --quiet --disable-pip-version-check --no-deps --editable . --editable plugins/lerobot
+	@site=$$(.venv-lerobot/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+	  cp plugins/lerobot/environment/torchvision_without_cuda.py $$site && \
+	  echo 'import torchvision_without_cuda' > $$site/torchvision_without_cuda.pth
+	@.venv-lerobot/bin/python plugins/lerobot/environment/libero_init_states.py
 	@touch $@
 
 test-serving: .venv-serving/.installed

@@ -31,7 +31,9 @@ from .interfaces import (
 
 if TYPE_CHECKING:
     from .wrappers.controller import Controller
+    from .wrappers.limits import Limits
     from .wrappers.models import Models, load_models
+    from .wrappers.seeing import seeing, watching
     from .wrappers.wrap import unwrap, wrap
 
 __version__ = "0.1.0"
@@ -44,6 +46,7 @@ __all__ = [
     "Decision",
     "ForethoughtError",
     "Latent",
+    "Limits",
     "Models",
     "Observation",
     "Planner",
@@ -54,15 +57,20 @@ __all__ = [
     "Score",
     "WorldModel",
     "load_models",
+    "seeing",
     "unwrap",
+    "watching",
     "wrap",
 ]
 
 _LAZY = {
     "Controller": "wrappers.controller",
+    "Limits": "wrappers.limits",
     "Models": "wrappers.models",
     "load_models": "wrappers.models",
+    "seeing": "wrappers.seeing",
     "unwrap": "wrappers.wrap",
+    "watching": "wrappers.seeing",
     "wrap": "wrappers.wrap",
 }
 

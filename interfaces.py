@@ -104,7 +104,7 @@ class ActionSpec:
 
     def clip(self, chunks: np.ndarray) -> np.ndarray:
         """Chunks ``[..., A]`` inside the bounds, a binary gripper snapped to the nearer of its two values."""
-        clipped = np.clip(chunks, self.low, self.high).astype(np.float32, copy=False)
+        clipped = np.minimum(np.maximum(chunks, self.low), self.high).astype(np.float32, copy=False)
         if self.gripper_is_binary and self.gripper:
             index = list(self.gripper)
             middle = 0.5 * (self.low[index] + self.high[index])
@@ -233,6 +233,8 @@ class Decision:
         simulations: ``int32 [B]``, distinct world-model evaluations spent on this row.
         milliseconds: Component name to wall time for the whole batch (``policy``, ``encode``, ``search``,
             ``guard``).
+        guard: One phrase per row: what the guard changed or why it stopped the row; empty where it let the
+            chunk pass. Empty as a whole where no guard looked.
         candidates: The root's children, or None after a fallback.
     """
 
@@ -245,6 +247,7 @@ class Decision:
     reason: tuple[str, ...]
     simulations: np.ndarray
     milliseconds: Mapping[str, float] = field(default_factory=dict)
+    guard: tuple[str, ...] = ()
     candidates: Candidates | None = None
 
 
@@ -307,6 +310,26 @@ class Planner(Protocol):
         """One decision per row. ``samples`` holds the policy's chunks ``[B, N, H, A]`` (sample 0 is its own
         choice), ``seeds`` is ``int64 [B]``. May raise; whoever drives a robot catches it and executes sample
         0."""
+        ...
+
+
+@runtime_checkable
+class RowPlanner(Planner, Protocol):
+    """A ``Planner`` that remembers something of each row from one decision to the next.
+
+    ``plan`` takes the i-th row of a batch for the i-th row of the batch before. Whoever leaves rows out
+    (nothing to see, a policy that failed) calls ``plan_rows`` instead, and the other rows keep their memory.
+    """
+
+    def plan_rows(
+        self, observation: Observation, samples: ActionSamples, seeds: np.ndarray, rows: np.ndarray
+    ) -> Decision:
+        """What ``plan`` does, for rows that have names: ``rows`` is ``int64 [B]``, distinct. Rows that are
+        not named keep what they remember."""
+        ...
+
+    def reset(self, rows: Sequence[int] | None = None) -> None:
+        """Forget everything, or what some rows remember."""
         ...
 
 

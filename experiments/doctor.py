@@ -1,4 +1,7 @@
-"""``forethought doctor``: what works on this machine, and for what does not, the line that mends it."""
+"""``forethought doctor``: what works on this machine, and for what does not, the line that mends it.
+
+With ``--policy`` the patient is a policy instead, see ``policy_doctor``.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from pathlib import Path
 
 from ..interfaces import ForethoughtError
 from ..wrappers.models import SHIPPED, load_models, shipped_names
+from . import policy_doctor
 from .probes import ask
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,14 +60,17 @@ def main(arguments: Sequence[str] = ()) -> int:
         "Ends with code 0 when everything that the demo needs works, else 1.",
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    policy_doctor.add_options(parser)
     try:
         options = parser.parse_args(list(arguments))
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 2
-    found = examine()
+    found = [Finding(**fields) for fields in policy_doctor.examine(options)] if options.policy else examine()
     ready = all(finding.works for finding in found if finding.needed)
     if options.json:
         print(json.dumps({"ready": ready, "findings": [asdict(finding) for finding in found]}, indent=1))
+    elif options.policy:
+        show(found, ready, ("Nothing is plainly wrong.", "This will not work as it is."), "What to do")
     else:
         show(found, ready)
     return 0 if ready else 1
@@ -212,37 +219,41 @@ def checkpoints() -> Iterator[Finding]:
         yield Finding("checkpoints", name, works, detail, mend, needed=name == DEMO_SUITE)
 
 
-def show(found: Sequence[Finding], ready: bool) -> None:
-    """The findings as a table, then the lines that mend."""
+def show(
+    found: Sequence[Finding],
+    ready: bool,
+    verdicts: tuple[str, str] = ("The demo can run: make demo", "The demo cannot run yet."),
+    heading: str = "What mends it (first what the demo needs)",
+) -> None:
+    """The findings as a table, then the lines that mend, then one of two verdicts."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console()
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("", "what", "works", "found"):
-        table.add_column(heading, overflow="fold")
+    for column in ("", "what", "works", "found"):
+        table.add_column(column, overflow="fold")
     section = ""
     for finding in found:
         if finding.section != section and section:
             table.add_row()
-        heading, section = ("" if finding.section == section else finding.section), finding.section
+        title, section = ("" if finding.section == section else finding.section), finding.section
         signs = {
             True: ("yes", "green"),
             None: ("–", "dim"),
             False: ("no", "red" if finding.needed else "yellow"),
         }
         word, style = signs[finding.works]
-        table.add_row(Text(heading, "bold"), finding.name, Text(word, style), Text(finding.detail, "dim"))
+        table.add_row(Text(title, "bold"), finding.name, Text(word, style), Text(finding.detail, "dim"))
     console.print(table)
     broken = sorted((finding for finding in found if finding.works is False), key=lambda one: not one.needed)
     if broken:
-        console.print("\nWhat mends it (first what the demo needs):", style="bold")
+        console.print(f"\n{heading}:", style="bold")
     for finding in broken:
         style = "red" if finding.needed else "yellow"
         console.print(Text(f"  {finding.name}: ", style), Text(finding.mend), soft_wrap=True, sep="")
-    words = "The demo can run: make demo" if ready else "The demo cannot run yet."
-    console.print(f"\n{words}", style="bold green" if ready else "bold red")
+    console.print(f"\n{verdicts[not ready]}", style="bold green" if ready else "bold red")
 
 
 def _simpler(section: str) -> Finding:

@@ -25,7 +25,7 @@ from .mixtures import kernel_proposals
 from .path_integral import PathIntegral, mppi
 from .presets import PRESETS, best_of_n, forethought, vla_reasoner
 from .primitives import PrimitiveKernels
-from .proposals import Context, KernelProposals, PolicySamples, Proposals, Proposed
+from .proposals import Context, Drawn, KernelProposals, OneByOne, PolicySamples, Proposals, Proposed
 from .refinement import ColouredNoise, Distribution, Refinement, SharedNoise
 from .reuse import TreeReuse, latent_distance
 from .rules import INNER_RULES, ROOT_RULES, ImprovedPolicy
@@ -70,6 +70,7 @@ __all__ = [
     "DecisionRule",
     "DensityUcb",
     "Distribution",
+    "Drawn",
     "Gate",
     "ImprovedPolicy",
     "KernelProposals",
@@ -77,6 +78,7 @@ __all__ = [
     "LatentPool",
     "MaximumBackup",
     "MeanBackup",
+    "OneByOne",
     "PathIntegral",
     "PolicyKernels",
     "PolicySamples",

@@ -63,11 +63,15 @@ class Clock:
         """Wall time since the start."""
         return 1e3 * (self._now() - self._start)
 
+    @property
+    def simulations(self) -> int:
+        """Simulations that a row may spend in all."""
+        most = self._budget.simulations
+        return np.iinfo(np.int32).max if most is None else int(most)
+
     def remaining(self, spent: np.ndarray) -> np.ndarray:
         """Simulations left to each row that has spent ``int [B]``."""
-        if self._budget.simulations is None:
-            return np.full(spent.shape, np.iinfo(np.int32).max)
-        return np.maximum(self._budget.simulations - spent, 0)
+        return np.maximum(self.simulations - spent, 0)
 
     def wave_begins(self) -> bool:
         """Whether another wave fits; if so, its time starts to count."""

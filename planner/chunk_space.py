@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,13 @@ class ChunkSpace:
         horizon: Chunk length H.
         shared: Share s of the variance that is common to all steps of a chunk, in [0, 1).
         rotation_scale: Factor on the deviation of rotation indices, > 0.
+        continuous: Indices that are not a binary gripper, ``[C]``.
+        gripper: Indices of binary grippers, ``[G]``.
+        scale: Environment units of one normalised unit, ``float64 [A]``.
+        middle: Of the bounds, ``float64 [A]``.
+        dimension: Number of continuous coordinates D = H·C of a chunk.
+        geometry: What the compiled loops of ``drawing`` know of it.
+        log_det: Logarithm of the volume ratio of whitened to normalised coordinates.
     """
 
     spec: ActionSpec
@@ -36,6 +44,9 @@ class ChunkSpace:
     gripper: np.ndarray = field(init=False, repr=False)
     scale: np.ndarray = field(init=False, repr=False)
     middle: np.ndarray = field(init=False, repr=False)
+    dimension: int = field(init=False, repr=False)
+    geometry: tuple[Any, ...] = field(init=False, repr=False)
+    log_det: float = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.shared < 1.0:
@@ -56,24 +67,20 @@ class ChunkSpace:
         set_field(self, "gripper", np.asarray(binary, np.intp))
         set_field(self, "scale", scale)
         set_field(self, "middle", 0.5 * (spec.high + spec.low).astype(np.float64))
-
-    @property
-    def dimension(self) -> int:
-        """Number of continuous coordinates D of a chunk."""
-        return self.horizon * self.continuous.size
+        set_field(self, "dimension", self.horizon * self.continuous.size)
+        own, common = math.sqrt(1.0 - self.shared), math.sqrt(self._common)
+        shape = self.continuous, self.gripper, self.middle, self.scale, own, common
+        set_field(self, "geometry", (*shape, spec.low, spec.high, self.gripper))
+        over_time = -0.5 * ((self.horizon - 1) * math.log1p(-self.shared) + math.log(self._common))
+        rotations = sum(1 for index in spec.rotation if index in spec.continuous)
+        volume = self.continuous.size * over_time - self.horizon * rotations * math.log(self.rotation_scale)
+        set_field(self, "log_det", volume)
 
     @property
     def _common(self) -> float:
         """Variance of the chunk's mean direction: the one eigenvalue of the time covariance that is not 1 −
         s."""
         return 1.0 - self.shared + self.shared * self.horizon
-
-    @property
-    def log_det(self) -> float:
-        """Logarithm of the volume ratio of whitened to normalised coordinates."""
-        over_time = -0.5 * ((self.horizon - 1) * math.log1p(-self.shared) + math.log(self._common))
-        rotations = sum(1 for index in self.spec.rotation if index in self.spec.continuous)
-        return self.continuous.size * over_time - self.horizon * rotations * math.log(self.rotation_scale)
 
     def whiten(self, chunks: np.ndarray) -> np.ndarray:
         """Whitened coordinates ``float64 [..., D]`` of chunks ``[..., H, A]``; the binary gripper is left
@@ -93,29 +100,22 @@ class ChunkSpace:
 
     def signs(self, chunks: np.ndarray) -> np.ndarray:
         """Binary gripper commands as ±1, ``float64 [..., G, H]``."""
-        bits = np.where(chunks[..., self.gripper] > self.middle[self.gripper], 1.0, -1.0)
-        return np.swapaxes(bits, -1, -2)
+        flat = _contiguous(chunks).reshape(-1, *chunks.shape[-2:])
+        signs = drawing.signs(flat, self.gripper, self.middle)
+        return signs.reshape(*chunks.shape[:-2], self.gripper.size, self.horizon)
 
     def perturb(self, centres: np.ndarray, white: np.ndarray, flip: np.ndarray) -> np.ndarray:
         """Draws around centres ``[..., H, A]``: white noise ``[..., D]`` (already times the bandwidth), and
         the binary grippers inverted for the whole chunk where ``flip`` ``bool [..., G]``. Inside the bounds,
         float32."""
-        spec, dimension = self.spec, self.dimension
-        flat = _contiguous(centres).reshape(-1, self.horizon, spec.size)
+        dimension = self.dimension
+        flat = _contiguous(centres).reshape(-1, self.horizon, self.spec.size)
         white = np.ascontiguousarray(white, np.float64).reshape(len(flat), dimension)
         chunks = drawing.perturb(
             flat,
             white,
             np.ascontiguousarray(flip).reshape(len(flat), self.gripper.size),
-            self.continuous,
-            self.gripper,
-            self.middle,
-            self.scale,
-            math.sqrt(1.0 - self.shared),
-            math.sqrt(self._common),
-            spec.low,
-            spec.high,
-            self.gripper,
+            *self.geometry,
         )
         return chunks.reshape(centres.shape)
 

@@ -19,10 +19,11 @@ from ..interfaces import (
     Observation,
     Planner,
     RewardModel,
+    RowPlanner,
     WorldModel,
 )
 from .chunk_space import ChunkSpace
-from .inputs import Inputs, checked
+from .inputs import Inputs, checked, distinct
 from .tree import finite_rows
 
 
@@ -133,9 +134,10 @@ class Gate:
         """Forget the last values, of all rows or of some, and let the planner forget."""
         for row in list(self._last) if rows is None else rows:
             self._last.pop(int(row), None)
-        reset = getattr(self.planner, "reset", None)
-        if callable(reset):
-            reset() if rows is None else reset(rows)
+        if isinstance(self.planner, RowPlanner):
+            self.planner.reset(rows)
+        elif callable(reset := getattr(self.planner, "reset", None)):
+            reset()
 
     def plan(self, observation: Observation, samples: ActionSamples, seeds: np.ndarray) -> Decision:
         """One decision per row."""
@@ -150,13 +152,14 @@ class Gate:
     ) -> Decision:
         """The same for rows that have names, distinct integers ``[B]``."""
         start = time.perf_counter()
+        names = distinct(rows, observation.batch)
         inputs = checked(samples, observation, seeds, self.action_spec)
         search, reason = self._disagree(inputs)
         undecided = np.ones(inputs.seeds.size, bool) if self.drop is not None else ~search
         value = np.full(inputs.seeds.size, np.nan)
         if undecided.any():
             value[undecided] = self.value(observation.rows(np.flatnonzero(undecided)))
-        self._judge(value, [int(row) for row in rows], search, reason)
+        self._judge(value, names, search, reason)
         decision = self._without_search(inputs, value, reason)
         gate = 1e3 * (time.perf_counter() - start)
         chosen = np.flatnonzero(search)
@@ -216,17 +219,14 @@ class Gate:
         names: np.ndarray,
         chosen: np.ndarray,
     ) -> Decision:
-        log_probability = samples.log_probability
-        some: tuple[Any, ...] = (
-            observation.rows(chosen),
-            ActionSamples(
-                np.asarray(samples.chunks)[chosen],
-                None if log_probability is None else np.asarray(log_probability)[chosen],
-            ),
-            seeds[chosen],
+        seen, log_probability = observation.rows(chosen), samples.log_probability
+        asked = ActionSamples(
+            np.asarray(samples.chunks)[chosen],
+            None if log_probability is None else np.asarray(log_probability)[chosen],
         )
-        plan_rows: Callable[..., Decision] | None = getattr(self.planner, "plan_rows", None)
-        return self.planner.plan(*some) if plan_rows is None else plan_rows(*some, names[chosen])
+        if isinstance(self.planner, RowPlanner):
+            return self.planner.plan_rows(seen, asked, seeds[chosen], names[chosen])
+        return self.planner.plan(seen, asked, seeds[chosen])
 
     def _without_search(self, inputs: Inputs, value: np.ndarray, reason: Sequence[str]) -> Decision:
         rows = inputs.seeds.size

@@ -13,7 +13,19 @@ from .tree import NONE, LatentPool, Tree
 INHERITED = "inherited"
 """Name of the source of candidates that come from the tree of the decision before."""
 
-_COPIED = ("chunk", "visits", "own", "spread", "done", "disagreement", "value", "prior", "source", "latent")
+_COPIED = (
+    "chunk",
+    "visits",
+    "own",
+    "spread",
+    "done",
+    "disagreement",
+    "value",
+    "prior",
+    "log_prior",
+    "source",
+    "latent",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +72,7 @@ def graft(
     children: np.ndarray,
     source: int,
     depth: int,
+    inner_children: int,
     terminal: float,
 ) -> None:
     """Put the best children below each subtree's node into slots of the new root, with all that is known
@@ -76,6 +89,7 @@ def graft(
         children: Numbers of the root's candidates, ``int64 [K]``, the policy's own first.
         source: What ``Tree.source`` says of inherited candidates.
         depth: Longest imagined sequence of chunks: nodes that are now less deep may be open again.
+        inner_children: Children that a node below the root may have.
         terminal: Done-probability from which a node counts as the end.
     """
     for row, subtree in enumerate(subtrees):
@@ -88,17 +102,23 @@ def graft(
         slots = children[places]
         # A prior is relative to how many siblings share it.
         siblings = int(subtree.tree.child_count[subtree.row, subtree.node])
-        levels = _copy(subtree, best, tree, pool, row, slots)
+        levels = _copy(subtree, best, tree, pool, row, slots, inner_children)
         tree.source[row, slots] = source
         tree.prior[row, slots] *= siblings / children.size
         tree.prior[row, children] /= tree.prior[row, children].sum()
         tree.visits[row, 0] += tree.visits[row, slots].sum()
         for nodes in reversed(levels):
-            _close(tree, row, nodes, depth, terminal)
+            _close(tree, row, nodes, depth, inner_children, terminal)
 
 
 def _copy(
-    subtree: Subtree, nodes: np.ndarray, tree: Tree, pool: LatentPool, row: int, places: np.ndarray
+    subtree: Subtree,
+    nodes: np.ndarray,
+    tree: Tree,
+    pool: LatentPool,
+    row: int,
+    places: np.ndarray,
+    inner_children: int,
 ) -> list[np.ndarray]:
     """Copy nodes and all their descendants; the first go to ``places``, the rest to the end of the row. The
     numbers of the copies, level by level."""
@@ -107,14 +127,16 @@ def _copy(
         for name in _COPIED:
             getattr(tree, name)[row, places] = getattr(old, name)[subtree.row, nodes]
         known = places[tree.latent[row, places] != NONE]
-        tree.latent[row, known] = pool.add(subtree.pool.take(tree.latent[row, known]))
+        slot = pool.add(subtree.pool.take(tree.latent[row, known]))
+        tree.latent[row, known] = np.arange(slot, pool.used)
         expanded = old.first_child[subtree.row, nodes] != NONE
         parents, nodes = places[expanded], nodes[expanded]
         if not nodes.size:
             return levels
         blocks = []
         for parent, count in zip(parents, old.child_count[subtree.row, nodes]):
-            blocks.append(tree.add_children(np.array([row]), np.array([parent]), int(count))[0])
+            opened = tree.add_children(np.array([row]), np.array([parent]), int(count), inner_children)
+            blocks.append(opened[0])
         nodes = np.concatenate(
             [
                 first + np.arange(block.size)
@@ -125,12 +147,12 @@ def _copy(
         levels.append(places)
 
 
-def _close(tree: Tree, row: int, nodes: np.ndarray, depth: int, terminal: float) -> None:
+def _close(tree: Tree, row: int, nodes: np.ndarray, depth: int, inner_children: int, terminal: float) -> None:
     """Say which nodes of one level have nothing left below them, deepest levels first."""
     known = tree.latent[row, nodes] != NONE
     ended = np.isneginf(tree.own[row, nodes]) | (tree.done[row, nodes] >= terminal)
     ended |= tree.depth[row, nodes] >= depth
     for index in np.flatnonzero(known & ~ended & (tree.first_child[row, nodes] != NONE)):
         below = tree.children(np.array([row]), nodes[[index]])[0]
-        ended[index] = tree.closed[row, below].all()
+        ended[index] = below.size == inner_children and tree.closed[row, below].all()
     tree.closed[row, nodes] = known & ended

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..interfaces import ActionSamples, ActionSpec, Decision, ForethoughtError, Observation
+from .likelihood import sample_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,12 +21,14 @@ class Inputs:
         own: The policy's own chunks as they came, ``float32 [B, H, A]``.
         whole: Whether the own chunk was finite, ``bool [B]``.
         seeds: ``int64 [B]``.
+        weights: Of the samples by the policy's likelihoods, ``float64 [B, N]``, or None where it has none.
     """
 
     chunks: np.ndarray
     own: np.ndarray
     whole: np.ndarray
     seeds: np.ndarray
+    weights: np.ndarray | None = None
 
 
 def checked(samples: ActionSamples, observation: Observation, seeds: np.ndarray, spec: ActionSpec) -> Inputs:
@@ -44,12 +48,32 @@ def checked(samples: ActionSamples, observation: Observation, seeds: np.ndarray,
     if seeds.size != batch:
         raise ForethoughtError(f"plan needs one seed per row, int64 [{batch}]; got {seeds.size} seeds.")
     own = chunks[:, 0]
-    finite = np.asarray(np.isfinite(chunks).all(axis=(2, 3)))
+    finite = np.ones(chunks.shape[:2], bool)
+    if not math.isfinite(float(chunks.sum())):  # what is not finite spreads to the sum
+        finite = np.asarray(np.isfinite(chunks).all(axis=(2, 3)))
     whole = finite[:, 0]
     if not np.all(finite):
         stand_in = np.where(whole[:, None, None], own, 0.5 * (spec.low + spec.high))
         chunks = np.where(finite[:, :, None, None], chunks, stand_in[:, None])
-    return Inputs(chunks, own, whole, seeds)
+    given = samples.log_probability
+    if given is not None and np.shape(given) != chunks.shape[:2]:
+        raise ForethoughtError(
+            f"log_probability must be [B, N] = {list(chunks.shape[:2])}, a number for each chunk; got shape "
+            f"{list(np.shape(given))}. Leave it None where the policy has no likelihood."
+        )
+    return Inputs(chunks, own, whole, seeds, sample_weights(chunks, given))
+
+
+def distinct(rows: np.ndarray, batch: int) -> list[int]:
+    """The names of the rows of a batch.
+
+    Raises:
+        ForethoughtError: They are not as many as there are rows, or two are the same.
+    """
+    names = [int(row) for row in rows]
+    if len(set(names)) != len(names) or len(names) != batch:
+        raise ForethoughtError(f"plan_rows needs one distinct number for each of {batch} rows; got {names}.")
+    return names
 
 
 def without_search(inputs: Inputs, spec: ActionSpec, reason: str) -> Decision:

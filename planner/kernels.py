@@ -15,6 +15,7 @@ import numpy as np
 from numba import njit
 
 from .noise import gumbels, stream_keys
+from .parallel import split
 from .rules import ImprovedPolicy
 from .selection import (
     DensityUcb,
@@ -27,7 +28,10 @@ from .selection import (
 from .tree import NONE, Tree
 
 PUCT, DENSITY_UCB, HALVING = 0, 1, 2
-NO_SCHEDULE, NO_NOISE = np.zeros(0, np.int64), np.zeros((1, 0))
+NO_SCHEDULE, NO_NOISE = (
+    np.zeros(0, np.int64),
+    np.zeros((1, 0)),
+)  # the logits are worked out as they are needed
 NO_SCHEDULE.setflags(write=False)  # as schedules are: one compiled form serves all
 
 
@@ -39,7 +43,7 @@ class RuleKernel:
         kind: Which formula.
         constants: Its constants, ``float64 [2]``.
         schedule: Visits that are due, ``int64 [simulations]``; empty without a schedule.
-        noise: Added to the scores, ``float64 [B, K]``; ``[1, 0]`` without noise.
+        noise: Added to the logits of halving at the root, ``float64 [B, K]`` or ``[1, 1]``; ``[1, 0]`` below.
     """
 
     kind: int
@@ -47,9 +51,14 @@ class RuleKernel:
     schedule: np.ndarray = field(default_factory=lambda: NO_SCHEDULE)
     noise: np.ndarray = field(default_factory=lambda: NO_NOISE)
 
+    @property
+    def arrays(self) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
+        """All of it, in this order."""
+        return self.kind, self.constants, self.schedule, self.noise
+
 
 def _halving(rule: SequentialHalving, children: int, seeds: np.ndarray) -> RuleKernel:
-    noise = NO_NOISE
+    noise = np.zeros((1, 1))
     if rule.gumbel_scale:
         noise = rule.gumbel_scale * gumbels(stream_keys(seeds, -1), children)
     constants = np.array([rule.visit_offset, rule.value_scale])
@@ -87,10 +96,10 @@ class Walk:
         depth: int,
         inner_children: int,
     ) -> None:
-        self._root, self._inner = root, inner
-        self._widening = np.array([factor, power], np.float64)
+        self._root, self._inner = root.arrays, inner.arrays
+        self._widening = float(factor), float(power)
         self._depth, self._children = depth, inner_children
-        self._blocked = np.zeros((0, 0), np.bool_)
+        self._wave = 0
 
     @staticmethod
     def of(
@@ -117,124 +126,189 @@ class Walk:
             inner_children,
         )
 
-    def __call__(
-        self, tree: Tree, width: np.ndarray
-    ) -> tuple[tuple[np.ndarray, np.ndarray], list[tuple[np.ndarray, np.ndarray]]]:
-        """Claims and fresh nodes; see ``TreeSearch.simulate``. Every claim opens one node at the most."""
-        most = int(width.sum())
+    def __call__(self, tree: Tree, width: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Claims ``int64 [L, 2]`` and drawn ``int64 [D, 3]``; see ``TreeSearch.simulate``."""
         tree.reserve(int(tree.size.max()) + int(width.max()) * self._children)
-        if self._blocked.shape != tree.closed.shape:
-            self._blocked = np.zeros(tree.closed.shape, np.bool_)
-        claims, fresh = np.empty((2, most), np.int64), np.empty((2, most), np.int64)
-        root, inner = self._root, self._inner
-        claimed, opened = _walk(
-            (tree.size, tree.parent, tree.first_child, tree.child_count, tree.depth),
-            (tree.prior, tree.latent, tree.visits, tree.pending, tree.own, tree.value, tree.closed),
-            self._blocked,
-            width,
-            (root.kind, root.constants, root.schedule, root.noise),
-            (inner.kind, inner.constants, inner.schedule, inner.noise),
-            self._widening,
-            self._depth,
-            self._children,
-            claims,
-            fresh,
-        )
-        new = [(fresh[0, :opened], fresh[1, :opened])] if opened else []
-        return (claims[0, :claimed], claims[1, :claimed]), new
+        self._wave += 1
+        if self._wave == 1 and self._root[0] == HALVING:  # the root's candidates stay what they are
+            prior = tree.prior[:, 1 : 1 + int(tree.child_count[0, 0])]
+            noise = self._root[3] if self._root[3].size else 0.0
+            self._root = (*self._root[:3], np.log(np.maximum(prior, 1e-30)) + noise)
+
+        def part(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+            most = int(width[start:stop].sum())
+            claims = np.empty((most, 2), np.int64)
+            drawn = np.empty((most * (self._children + self._depth), 3), np.int64)  # more can wait for a wave
+            rows = np.arange(start, stop)
+            claimed, opened = _walk(
+                tree.nodes,
+                tree.size,
+                self._wave,
+                rows,
+                width,
+                self._root,
+                self._inner,
+                self._widening,
+                self._depth,
+                self._children,
+                claims,
+                drawn,
+            )
+            return claims[:claimed], drawn[:opened]
+
+        parts = split(part, width.size, MANY)
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate([claims for claims, _ in parts]), np.concatenate([drawn for _, drawn in parts])
 
 
-@njit(cache=True)
+MANY = 4
+"""Trees from which a second thread is worth being woken."""
+
+
+@njit(cache=True, error_model="numpy")
+def claim_unknown(nodes: Any) -> np.ndarray:
+    """Claims ``int64 [L, 2]`` of all candidates at the roots that are not evaluated."""
+    count = nodes[0, 0].child_count
+    claims, claimed = np.empty((len(nodes) * count, 2), np.int64), 0
+    for row in range(len(nodes)):
+        for child in range(1, 1 + count):
+            if nodes[row, child].latent == NONE:
+                nodes[row, child].pending += 1
+                nodes[row, 0].pending += 1
+                claims[claimed, 0], claims[claimed, 1] = row, child
+                claimed += 1
+    return claims[:claimed]
+
+
+@njit(cache=True, error_model="numpy")
+def close_roots(nodes: Any, alive: np.ndarray) -> None:
+    """Close rows that are not ``alive`` (``bool [B]``) and those whose policy chunk has no finite value."""
+    for row in range(alive.size):
+        if not alive[row] or not math.isfinite(nodes[row, 1].value):
+            nodes[row, 0].closed = True
+
+
+@njit(cache=True, error_model="numpy")
+def widths(nodes: Any, spent: np.ndarray, simulations: int, wave: int) -> tuple[np.ndarray, bool]:
+    """Leaves that each row may claim now, ``int64 [B]``, of ``simulations`` in all; and whether any may."""
+    width, some = np.zeros(spent.size, np.int64), False
+    for row in range(spent.size):
+        if not nodes[row, 0].closed:
+            width[row] = min(wave, max(simulations - spent[row], 0))
+            some = some or width[row] > 0
+    return width, some
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _walk(
-    shape: Any,
-    statistics: Any,
-    blocked: np.ndarray,
+    tree: Any,
+    size: np.ndarray,
+    wave: int,
+    rows: np.ndarray,
     width: np.ndarray,
     root: Any,
     inner: Any,
-    widening: np.ndarray,
+    widening: tuple[float, float],
     max_depth: int,
     inner_children: int,
     claims: np.ndarray,
-    fresh: np.ndarray,
+    drawn: np.ndarray,
 ) -> tuple[int, int]:
-    size, parent, first_child, child_count, depth = shape
-    prior, latent, visits, pending, own, value, closed = statistics
-    score = np.empty(max(inner_children, child_count[0, 0]))
+    score = np.empty(max(inner_children, tree[0, 0].child_count))
     claimed, opened = 0, 0
-    for row in range(width.size):
+    for row in rows:
         left = width[row]
         if left <= 0:
             continue
-        blocked[row, : size[row]] = closed[row, : size[row]]
-        while left > 0 and not blocked[row, 0]:
+        nodes = tree[row]
+        while left > 0 and _is_free(nodes[0], wave):
             node = np.int64(0)
             for _ in range(max_depth):
-                if first_child[row, node] == NONE:
-                    start = size[row]
-                    first_child[row, node] = start
-                    child_count[row, node] = inner_children
-                    size[row] = start + inner_children
-                    for i in range(start, start + inner_children):
-                        parent[row, i] = node
-                        depth[row, i] = depth[row, node] + 1
-                        prior[row, i] = 1.0 / inner_children
-                        blocked[row, i] = False
-                    fresh[0, opened], fresh[1, opened] = row, node
+                wanted = np.int64(nodes[node].child_count)
+                if node > 0:
+                    if nodes[node].first_child == NONE:
+                        nodes[node].first_child = size[row]
+                        size[row] += inner_children
+                    wanted = _widened(nodes[node].visits + nodes[node].pending, widening, inner_children)
+                first, count = np.int64(nodes[node].first_child), np.int64(nodes[node].child_count)
+                free = False
+                for i in range(first, first + count):
+                    free = free or _is_free(nodes[i], wave)
+                # All that is open is done or claimed: widen by one rather than wait.
+                while (
+                    node > 0
+                    and count < inner_children
+                    and (count < wanted or not free)
+                    and opened < drawn.shape[0]
+                ):
+                    child = first + count
+                    _open(nodes, node, child)
+                    count += 1
+                    free = True
+                    drawn[opened, 0], drawn[opened, 1], drawn[opened, 2] = row, node, count - 1
                     opened += 1
-                first, count = np.int64(first_child[row, node]), np.int64(child_count[row, node])
-                block = slice(first, first + count)
-                if node == 0:
-                    open_children = count
-                else:
-                    seen = max(visits[row, node] + pending[row, node], 1)
-                    open_children = np.int64(min(math.ceil(widening[0] * seen ** widening[1]), count))
-                open_children = _opened(blocked[row, block], open_children)
-                if open_children == 0:  # nothing is left below: a dead end for the rest of the wave
-                    blocked[row, node] = True
+                if not free:  # nothing is left below: a dead end for the rest of the wave
+                    nodes[node].blocked = wave
                     break
-                arrays = (
-                    value[row, block],
-                    prior[row, block],
-                    visits[row, block],
-                    pending[row, block],
-                    score[:count],
-                )
-                kind, constants, schedule, noise = root if node == 0 else inner
+                children, rule = nodes[first : first + count], inner
+                if node == 0:
+                    rule = root
+                kind, constants, schedule, noise = rule
                 if kind == HALVING:
-                    noise_row = noise[min(row, noise.shape[0] - 1)]
-                    _score_halving(arrays, own[row, node], constants, schedule, noise_row)
+                    known = noise[min(row, noise.shape[0] - 1)]
+                    _score_halving(children, nodes[node].own, constants, schedule, known, score)
                 else:
-                    _score(kind, arrays, own[row, node], constants)
-                node = first + _best(score, blocked[row, block], open_children)
-                if latent[row, node] == NONE:
-                    blocked[row, node] = True
-                    claims[0, claimed], claims[1, claimed] = row, node
+                    _score(kind, children, nodes[node].own, constants, score)
+                node = first + _best(score, children, wave)
+                if nodes[node].latent == NONE:
+                    nodes[node].blocked = wave
+                    claims[claimed, 0], claims[claimed, 1] = row, node
                     claimed += 1
                     left -= 1
                     up = node
                     while up != NONE:
-                        pending[row, up] += 1
-                        up = np.int64(parent[row, up])
+                        nodes[up].pending += 1
+                        up = np.int64(nodes[up].parent)
                     break
     return claimed, opened
 
 
-@njit(cache=True)
-def _opened(blocked: np.ndarray, wanted: int) -> int:
-    """How many of the siblings are open: those wanted, or up to the first that is free; 0 if none is."""
-    for i in range(blocked.size):
-        if not blocked[i]:
-            return max(wanted, i + 1)
-    return 0
+@njit(cache=True, error_model="numpy")
+def _open(nodes: Any, parent: Any, child: Any) -> None:
+    """``Tree.open_child`` in one row."""
+    new = nodes[child]
+    place = nodes[parent].child_count
+    new.parent, new.first_child, new.child_count, new.depth = parent, NONE, 0, nodes[parent].depth + 1
+    new.latent, new.visits, new.pending, new.blocked = NONE, 0, 0, 0
+    new.value, new.prior, new.log_prior, new.own = np.nan, 1.0 / (place + 1), 0.0, np.nan
+    new.done, new.spread, new.disagreement, new.source, new.closed = 0.0, 0.0, 0.0, 0, False
+    nodes[parent].child_count = place + 1
+    for sibling in range(child - place, child):
+        nodes[sibling].prior *= place / (place + 1)
 
 
-@njit(cache=True)
-def _best(score: np.ndarray, blocked: np.ndarray, opened: int) -> int:
+@njit(cache=True, error_model="numpy")
+def _widened(visits: int, widening: tuple[float, float], most: int) -> int:
+    """``ProgressiveWidening``, and not more than there may be."""
+    factor, power = widening
+    seen = max(visits, 1)
+    grown = math.sqrt(seen) if power == 0.5 else seen**power
+    return int(min(math.ceil(factor * grown), most))
+
+
+@njit(cache=True, error_model="numpy")
+def _is_free(node: Any, wave: int) -> bool:
+    """Whether something can still be claimed at or below a node in this wave."""
+    return not node.closed and node.blocked != wave
+
+
+@njit(cache=True, error_model="numpy")
+def _best(score: np.ndarray, children: Any, wave: int) -> int:
     """The free sibling with the highest score, the first of equals; scores that are not finite come last."""
     chosen, best = -1, -np.inf
-    for i in range(opened):
-        if blocked[i]:
+    for i in range(children.size):
+        if not _is_free(children[i], wave):
             continue
         own = score[i] if math.isfinite(score[i]) else -1.7976931348623157e308
         if chosen < 0 or own > best:
@@ -242,84 +316,93 @@ def _best(score: np.ndarray, blocked: np.ndarray, opened: int) -> int:
     return chosen
 
 
-@njit(cache=True)
-def _complete(arrays: Any, parent: float) -> tuple[int, float, float]:
-    """Completed values into the last array; visits of all, the lowest and the highest finite value."""
-    value, prior, visits, pending, out = arrays
-    total, weighted, evaluated, all_visits = 0.0, 0.0, 0, 0
-    for i in range(value.size):
-        count = visits[i] + pending[i]
-        all_visits += count
-        if math.isfinite(value[i]):
-            total += prior[i]
-            weighted += prior[i] * value[i]
-            evaluated += count
-    average = weighted / total if total > 0.0 else weighted
-    own = parent if math.isfinite(parent) else average
-    mixed = (own + evaluated * average) / (1.0 + evaluated) if total > 0.0 else own
+@njit(cache=True, error_model="numpy")
+def _complete(children: Any, parent: float, out: np.ndarray) -> tuple[int, float, float]:
+    """Completed values into ``out``; visits of all, the lowest and the highest finite value."""
+    total, weighted, evaluated, all_visits, known = 0.0, 0.0, 0, 0, 0
     low, high = np.inf, -np.inf
-    for i in range(value.size):
-        out[i] = mixed if math.isnan(value[i]) else value[i]
-        if math.isfinite(out[i]):
-            low, high = min(low, out[i]), max(high, out[i])
+    for i in range(children.size):
+        child = children[i]
+        count = child.visits + child.pending
+        all_visits += count
+        out[i] = child.value
+        if math.isfinite(child.value):
+            total += child.prior
+            weighted += child.prior * child.value
+            evaluated += count
+            low, high = min(low, child.value), max(high, child.value)
+        known += not math.isnan(child.value)
+    if known < children.size:
+        average = weighted / total if total > 0.0 else weighted
+        own = parent if math.isfinite(parent) else average
+        mixed = (own + evaluated * average) / (1.0 + evaluated) if total > 0.0 else own
+        for i in range(children.size):
+            if math.isnan(out[i]):
+                out[i] = mixed
+        if math.isfinite(mixed):
+            low, high = min(low, mixed), max(high, mixed)
     return all_visits, low, high
 
 
-@njit(cache=True)
-def _rescale(out: np.ndarray, low: float, high: float) -> None:
+@njit(cache=True, error_model="numpy")
+def _rescale(out: np.ndarray, count: int, low: float, high: float) -> None:
     span = max(high - low, 1e-8) if math.isfinite(high - low) else 1.0
-    for i in range(out.size):
+    for i in range(count):
         out[i] = (out[i] - low) / span if math.isfinite(out[i]) else -np.inf
 
 
-@njit(cache=True)
-def _score(kind: int, arrays: Any, parent: float, constants: np.ndarray) -> None:
-    """``Puct`` or ``DensityUcb`` into the last array."""
-    _, prior, visits, pending, out = arrays
-    all_visits, low, high = _complete(arrays, parent)
+@njit(cache=True, error_model="numpy")
+def _score(kind: int, children: Any, parent: float, constants: np.ndarray, out: np.ndarray) -> None:
+    """``Puct`` or ``DensityUcb`` into ``out``."""
+    all_visits, low, high = _complete(children, parent, out)
+    count = children.size
     if kind == PUCT:
-        _rescale(out, low, high)
-        root = math.sqrt(max(all_visits, 1))
-        for i in range(out.size):
-            out[i] += constants[0] * prior[i] * root / (1.0 + visits[i] + pending[i])
+        _rescale(out, count, low, high)
+        scale = constants[0] * math.sqrt(max(all_visits, 1))
+        for i in range(count):
+            out[i] += scale * children[i].prior / (1.0 + children[i].visits + children[i].pending)
     else:
         total = 0.0
-        for i in range(out.size):
-            total += 1.0 + out.size * prior[i]
+        for i in range(count):
+            total += 1.0 + count * children[i].prior
         log_total = math.log(max(total, 1.0))
-        for i in range(out.size):
-            out[i] += constants[0] * math.sqrt(log_total / (1.0 + out.size * prior[i]))
+        for i in range(count):
+            out[i] += constants[0] * math.sqrt(log_total / (1.0 + count * children[i].prior))
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _score_halving(
-    arrays: Any, parent: float, constants: np.ndarray, schedule: np.ndarray, noise: np.ndarray
+    children: Any,
+    parent: float,
+    constants: np.ndarray,
+    schedule: np.ndarray,
+    logits: np.ndarray,
+    out: np.ndarray,
 ) -> None:
-    """``SequentialHalving`` into the last array."""
-    _, prior, visits, pending, out = arrays
-    turn, low, high = _complete(arrays, parent)
-    _rescale(out, low, high)
+    """``SequentialHalving`` into ``out``. ``logits`` are those of the prior, with noise, or empty."""
+    turn, low, high = _complete(children, parent, out)
+    count = children.size
+    _rescale(out, count, low, high)
     most = 0
-    for i in range(out.size):
-        most = max(most, visits[i] + pending[i])
+    for i in range(count):
+        most = max(most, children[i].visits + children[i].pending)
     scale = (constants[0] + most) * constants[1]
     best = -np.inf
-    for i in range(out.size):
-        out[i] = math.log(max(prior[i], 1e-30)) + scale * out[i]
-        if noise.size:
-            out[i] += noise[i]
+    for i in range(count):
+        logit = logits[i] if logits.size else math.log(max(children[i].prior, 1e-30))
+        out[i] = logit + scale * out[i]
         best = max(best, out[i])
     if turn < schedule.size:
         due = schedule[turn]
-        for i in range(out.size):
-            if visits[i] + pending[i] == due:
+        for i in range(count):
+            if children[i].visits + children[i].pending == due:
                 out[i] += 1e6
         return
     best = best if math.isfinite(best) else 0.0
     total = 0.0
-    for i in range(out.size):
+    for i in range(count):
         out[i] = math.exp(out[i] - best)
         total += out[i]
     total = max(total, 1e-30)
-    for i in range(out.size):
-        out[i] = out[i] / total - (visits[i] + pending[i]) / (1.0 + turn)
+    for i in range(count):
+        out[i] = out[i] / total - (children[i].visits + children[i].pending) / (1.0 + turn)

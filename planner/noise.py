@@ -25,16 +25,7 @@ def uniforms(keys: np.ndarray, n: int) -> np.ndarray:
 
 def normals(keys: np.ndarray, n: int) -> np.ndarray:
     """Standard normal numbers, ``float64 [M, n]`` (Box-Muller)."""
-    pairs = (n + 1) // 2
-    radius, angle = drawing.uniforms(keys, 0, pairs), drawing.uniforms(keys, pairs, pairs)
-    np.log(radius, out=radius)
-    radius *= -2.0
-    np.sqrt(radius, out=radius)
-    angle *= 2.0 * np.pi
-    out = np.empty((keys.size, 2 * pairs))
-    np.multiply(radius, np.cos(angle), out=out[:, :pairs])
-    np.multiply(radius, np.sin(angle, out=angle), out=out[:, pairs:])
-    return out[:, :n]
+    return drawing.normals(keys, n)
 
 
 def gumbels(keys: np.ndarray, n: int) -> np.ndarray:

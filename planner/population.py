@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -58,6 +59,8 @@ class Run:
         open: Rows that still search, ``bool [B]``.
         spent: Distinct evaluations, ``int64 [B]``.
         populations: What was imagined; in the first, sequence 0 is the policy's.
+        carried: What each row's last decision left, ``float32 [c, d-1, H, A]`` or None; empty: nothing.
+        weights: Of the policy's chunks by their likelihoods, ``float64 [B, N]``, or None.
     """
 
     pool: LatentPool
@@ -68,6 +71,8 @@ class Run:
     open: np.ndarray
     spent: np.ndarray
     populations: list[Population] = field(default_factory=list)
+    carried: Sequence[np.ndarray | None] = ()
+    weights: np.ndarray | None = None
 
 
 def going(run: Run, population: Population, at: int, terminal: float) -> np.ndarray:
@@ -97,7 +102,8 @@ def advance(
     score = reward_model.score(prediction.latent, [run.instruction[index] for index in row])
     seen = scoring.judge(prediction, score)
     here = row, sequence, at
-    population.slot[here] = run.pool.add(prediction.latent)
+    first = run.pool.add(prediction.latent)
+    population.slot[here] = np.arange(first, run.pool.used)
     population.own[here], population.spread[here] = seen.own, seen.spread
     population.done[here] = seen.done
     np.add.at(run.spent, row, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -36,6 +36,7 @@ class PrimitiveKernels:
     share: float = 1.0
     bandwidths: tuple[float, ...] = DEFAULT_BANDWIDTHS
     name: str = "primitives"
+    varies_with: ClassVar[str] = "tree"
 
     def __post_init__(self) -> None:
         if not 0.0 < self.reach <= 1.0:

@@ -2,36 +2,112 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from ..interfaces import ActionSpec, ForethoughtError, Latent
 from .chunk_space import ChunkSpace
 from .density import log_density
+from .drawing import describe
 from .noise import normals, stream_keys, uniforms
-from .sources import KernelSource, PolicyKernels
+from .one_by_one import Drawer, Kernels, NodeKernels, remembered
+from .sources import KernelSource, PolicyKernels, varies_with
 
 
-@dataclass(frozen=True, eq=False)
 class Context:
-    """What a proposal may depend on, for M nodes.
+    """What a proposal may depend on, for M nodes of B trees.
 
-    Attributes:
-        samples: The policy's chunks at the root of each node's tree, ``float32 [M, N, H, A]``, finite.
-        latent: State of each node, ``[M, ...]``.
-        instruction: M strings.
+    Args:
+        samples: The policy's chunks, ``float32 [M, N, H, A]``, finite; with ``rows`` those of the trees,
+            ``[B, N, H, A]``.
+        latent: State of each node, ``[M, ...]``, or a function that fetches them when somebody asks.
+        instruction: M strings, or a function that fetches them.
         seeds: ``int64 [M]``, seed of the row.
         nodes: ``int64 [M]``, number of the node within its tree; 0 is the root.
+        rows: ``int64 [M]``, the tree of each node; None: each has its own samples.
+        memo: What sources remember as long as the trees' samples stay the same.
+        weights: Of the samples by the policy's likelihoods, ``float64 [M, N]`` or with ``rows`` ``[B, N]``,
+            each row summing to 1; None where it has none.
+
+    Attributes:
+        policy: The policy's chunks, a tree each, ``float32 [B, N, H, A]``.
+        rows, seeds, nodes, memo: As given.
+        policy_weights: ``weights``, a tree each.
     """
 
-    samples: np.ndarray
-    latent: Latent
-    instruction: Sequence[str]
-    seeds: np.ndarray
-    nodes: np.ndarray
+    def __init__(
+        self,
+        samples: np.ndarray,
+        latent: Latent | Callable[[], Latent],
+        instruction: Sequence[str] | Callable[[], Sequence[str]],
+        seeds: np.ndarray,
+        nodes: np.ndarray,
+        rows: np.ndarray | None = None,
+        memo: dict[str, Any] | None = None,
+        weights: np.ndarray | None = None,
+    ) -> None:
+        self.policy, self.seeds, self.nodes, self.policy_weights = samples, seeds, nodes, weights
+        self.rows = np.arange(len(samples)) if rows is None else rows
+        self.memo = {} if memo is None else memo
+        self._gathered = samples if rows is None else None
+        self._latent, self._instruction = latent, instruction
+
+    @property
+    def samples(self) -> np.ndarray:
+        """The policy's chunks at the root of each node's tree, ``float32 [M, N, H, A]``."""
+        if self._gathered is None:
+            self._gathered = self.policy[self.rows]
+        return self._gathered
+
+    @property
+    def weights(self) -> np.ndarray | None:
+        """Of ``samples``, ``float64 [M, N]``, or None."""
+        return None if self.policy_weights is None else self.policy_weights[self.rows]
+
+    @property
+    def latent(self) -> Latent:
+        """State of each node, ``[M, ...]``."""
+        if callable(self._latent):
+            self._latent = self._latent()
+        return self._latent
+
+    @property
+    def instruction(self) -> Sequence[str]:
+        """M strings."""
+        given = self._instruction
+        if callable(given):
+            self._instruction = given = given()
+        return given
+
+    def at(self, index: np.ndarray) -> Context:
+        """The context of some of the nodes, ``int64 [m]``."""
+        return Context(
+            self.policy,
+            lambda: self.latent[index],
+            lambda: [self.instruction[i] for i in map(int, index)],
+            self.seeds[index],
+            self.nodes[index],
+            self.rows[index],
+            self.memo,
+            self.policy_weights,
+        )
+
+    def of_trees(self) -> Context:
+        """The same for the roots' samples, a tree each, without states."""
+        none = self.seeds[:0], self.nodes[:0]
+        return Context(self.policy, self._unknown, (), *none, weights=self.policy_weights)
+
+    @staticmethod
+    def _unknown() -> Latent:
+        raise ForethoughtError(
+            "A source that varies with the tree alone reads no state: it has the policy's samples. Let its "
+            'varies_with be "node".'
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +127,24 @@ class Proposed:
     log_density: np.ndarray
 
 
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """One more candidate for each of M nodes.
+
+    Attributes:
+        chunks: ``float32 [M, H, A]``, inside the bounds.
+        source: ``int8 [M]``, an index into the proposals' ``source_names``.
+        log_prior: ``float64 [M]``; the prior is their softmax over the candidates that a node has so far.
+    """
+
+    chunks: np.ndarray
+    source: np.ndarray
+    log_prior: np.ndarray
+
+
 @runtime_checkable
 class Proposals(Protocol):
-    """Anything that offers chunks to a node."""
+    """Anything that offers chunks to a node. One that can draw them singly is ``OneByOne`` as well."""
 
     @property
     def source_names(self) -> tuple[str, ...]:
@@ -64,6 +155,43 @@ class Proposals(Protocol):
         """At most ``count`` chunks a node. With ``keep_policy`` slot 0 is the policy's own chunk,
         unaltered."""
         ...
+
+
+@runtime_checkable
+class OneByOne(Protocol):
+    """Proposals whose candidates below the root are drawn when the tree asks for them, and not before."""
+
+    def draw(self, context: Context, places: np.ndarray) -> Drawn:
+        """Candidate number ``places[m]`` (``int64 [M]``, from 0) of each node: always the same for the same
+        seed, node and place, whatever else is drawn. Any first n of them are a fair sample."""
+        ...
+
+
+def draw(proposals: Proposals, context: Context, places: np.ndarray, count: int) -> Drawn:
+    """``proposals.draw``; of proposals that cannot, the candidates at these places among ``count``.
+
+    Raises:
+        ForethoughtError: There are fewer candidates than that.
+    """
+    one = getattr(proposals, "draw", None)  # isinstance of a protocol takes longer than the draw
+    if one is not None:
+        return one(context, places)
+    offered = proposals.propose(context, count, keep_policy=False)
+    if offered.chunks.shape[1] != count:
+        raise _too_few(count, offered.chunks.shape[1])
+    every = np.arange(len(places)), places
+    return Drawn(
+        np.ascontiguousarray(offered.chunks[every], np.float32),
+        np.ascontiguousarray(offered.source[every], np.int8),
+        np.log(np.maximum(offered.prior[every], 1e-300)),
+    )
+
+
+def _too_few(wanted: int, offered: int) -> ForethoughtError:
+    return ForethoughtError(
+        f"Below the root, proposals must offer inner_children={wanted} chunks; got {offered}. "
+        "Lower inner_children, or search at depth 1."
+    )
 
 
 MOST_SOURCES = 7
@@ -99,9 +227,9 @@ class KernelProposals:
     flip_probability: float = 0.1
     temperature: float | None = None
     _spaces: dict[int, ChunkSpace] = field(default_factory=dict, init=False, repr=False)
-    _constant: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = field(
-        default_factory=dict, init=False, repr=False
-    )
+    _kernels: dict[str, tuple[np.ndarray, Kernels]] = field(default_factory=dict, init=False, repr=False)
+    _slots: dict[tuple[int, bool], list[int]] = field(default_factory=dict, init=False, repr=False)
+    _drawers: dict[int, Drawer] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.sources or any(not source.share > 0.0 for source in self.sources):
@@ -135,7 +263,7 @@ class KernelProposals:
     def propose(self, context: Context, count: int, *, keep_policy: bool) -> Proposed:
         rows, _, horizon, size = context.samples.shape
         space = self.space(horizon)
-        centres = [self._centres(source, context) for source in self.sources]
+        kernels = [self._kernels_of(source, context) for source in self.sources]
         chunks = np.empty((rows, count, horizon, size), np.float32)
         labels = np.zeros((rows, count), np.int8)
         filled = 0
@@ -144,7 +272,7 @@ class KernelProposals:
             filled = 1
         for index, number in enumerate(self._counts(count, keep_policy)):
             keys = stream_keys(context.seeds, context.nodes * 8 + index)
-            drawn = self._draw(space, self.sources[index], centres[index], keys, number)
+            drawn = self._draw(space, self.sources[index], *kernels[index], keys, number)
             chunks[:, filled : filled + number] = drawn
             labels[:, filled : filled + number] = index + 1
             filled += number
@@ -152,26 +280,69 @@ class KernelProposals:
             order = np.argsort(uniforms(stream_keys(context.seeds, context.nodes * 8 + 7), count), axis=1)
             take = np.arange(rows)[:, None], order
             chunks, labels = chunks[take], labels[take]
-        density = self._log_density(space, centres, chunks)
+        density = self._log_density(space, kernels, chunks)
         return Proposed(
             chunks, labels, prior_from_density(density, self.temperature or space.dimension or 1), density
         )
 
+    def draw(self, context: Context, places: np.ndarray) -> Drawn:
+        """One more candidate of each node; ``log_prior`` is the log-density divided by the temperature."""
+        horizon = context.policy.shape[2]
+        if horizon not in self._drawers:
+            space, sources = self.space(horizon), self.sources
+            self._drawers[horizon] = Drawer(
+                space,
+                [source.share for source in sources],
+                [source.bandwidths for source in sources],
+                self.flip_probability,
+                self.temperature or space.dimension or 1,
+            )
+        kernels = [self._kernels_of(source, context) for source in self.sources]
+        drawn = self._drawers[horizon](context.seeds, context.nodes, places, kernels)
+        return Drawn(drawn[0], (drawn[1] + 1).astype(np.int8), drawn[2])
+
+    def _kernels_of(self, source: KernelSource, context: Context) -> tuple[Kernels, np.ndarray]:
+        """The kernels of a source, and the entry of each of the context's nodes among them."""
+        space, varies = self.space(context.policy.shape[2]), varies_with(source)
+        if varies == "nothing":
+            centres = self._centres(source, context)
+            known = self._kernels.get(source.name)
+            if known is None or known[0] is not centres:
+                known = self._kernels[source.name] = centres, Kernels(space, centres)
+            return known[1], np.zeros(context.rows.size, np.int64)
+        if varies == "tree":
+            make = functools.partial(self._of_trees, source, context)
+            return remembered(context.memo, source.name, make), context.rows
+        nodes = remembered(context.memo, source.name, NodeKernels)
+        return nodes.of(context, functools.partial(self._of_nodes, source), space)
+
+    def _of_nodes(self, source: KernelSource, context: Context) -> np.ndarray:
+        centres = self._centres(source, context)
+        return np.broadcast_to(centres, (context.rows.size, *centres.shape[1:]))
+
+    def _of_trees(self, source: KernelSource, context: Context) -> Kernels:
+        return Kernels(self.space(context.policy.shape[2]), self._centres(source, context.of_trees()))
+
     def log_density(self, context: Context, chunks: np.ndarray) -> np.ndarray:
         """Log-density ``float64 [M, K]`` of chunks ``[M, K, H, A]`` under the mixture (before clipping), per
         unit of normalised volume of the continuous indices and per pattern of the binary grippers."""
-        space = self.space(chunks.shape[-2])
-        return self._log_density(space, [self._centres(source, context) for source in self.sources], chunks)
+        kernels = [self._kernels_of(source, context) for source in self.sources]
+        return self._log_density(self.space(chunks.shape[-2]), kernels, chunks)
 
-    def _log_density(self, space: ChunkSpace, centres: list[np.ndarray], chunks: np.ndarray) -> np.ndarray:
-        white, signs = space.whiten(chunks), space.signs(chunks)
+    def _log_density(
+        self, space: ChunkSpace, kernels: Sequence[tuple[Kernels, np.ndarray]], chunks: np.ndarray
+    ) -> np.ndarray:
+        rows, count = chunks.shape[:2]
+        white, signs = describe(np.ascontiguousarray(chunks).reshape(-1, *chunks.shape[2:]), space.geometry)
         whole = sum(source.share for source in self.sources)
-        total = np.full(chunks.shape[:2], -np.inf)
-        for source, middle in zip(self.sources, centres):
-            kernels = self._coordinates(space, source, middle)
-            part = log_density(white, signs, *kernels, source.bandwidths, self.flip_probability)
-            total = np.logaddexp(total, part + np.log(source.share / whole))
-        return total + space.log_det
+        total = np.full(rows * count, -np.inf)
+        for source, (of, entry) in zip(self.sources, kernels):
+            places = np.repeat(entry, count)
+            part = log_density(
+                white, signs, of.white, of.signs, places, source.bandwidths, self.flip_probability
+            )
+            total = np.logaddexp(total, part + math.log(source.share / whole))
+        return (total + space.log_det).reshape(rows, count)
 
     def _centres(self, source: KernelSource, context: Context) -> np.ndarray:
         rows, _, horizon, size = context.samples.shape
@@ -188,20 +359,13 @@ class KernelProposals:
             centres = np.where(np.isfinite(centres).all(axis=(2, 3), keepdims=True), centres, own)
         return centres
 
-    def _coordinates(
-        self, space: ChunkSpace, source: KernelSource, centres: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Whitened coordinates and gripper signs; kept for a source that always returns the same array."""
-        known = self._constant.get(source.name)
-        if known is not None and known[0] is centres:
-            return known[1:]
-        white, signs = space.whiten(centres), space.signs(centres)
-        if centres.shape[0] == 1:
-            self._constant[source.name] = centres, white, signs
-        return white, signs
-
     def _counts(self, count: int, keep_policy: bool) -> list[int]:
         """Slots per source: largest remainders, so that the sum is exact."""
+        if (count, keep_policy) not in self._slots:
+            self._slots[count, keep_policy] = self._count(count, keep_policy)
+        return self._slots[count, keep_policy]
+
+    def _count(self, count: int, keep_policy: bool) -> list[int]:
         shares = np.array([source.share for source in self.sources], np.float64)
         exact = count * shares / shares.sum()
         counts = np.floor(exact).astype(int)
@@ -212,35 +376,59 @@ class KernelProposals:
         return counts.tolist()
 
     def _draw(
-        self, space: ChunkSpace, source: KernelSource, centres: np.ndarray, keys: np.ndarray, number: int
+        self,
+        space: ChunkSpace,
+        source: KernelSource,
+        of: Kernels,
+        entry: np.ndarray,
+        keys: np.ndarray,
+        number: int,
     ) -> np.ndarray:
         """Chunks ``[M, number, H, A]`` from one source."""
-        rows, kernels, grippers = keys.size, centres.shape[1], space.gripper.size
+        rows, kernels, grippers = keys.size, of.centres.shape[1], space.gripper.size
         uniform = uniforms(stream_keys(keys.view(np.int64), 0), 1 + number * grippers)
         # Systematic: evenly spaced ranks, one common offset; of (bandwidth, centre) the centre runs fastest.
         rank = (np.arange(number) + uniform[:, :1]) * (kernels * len(source.bandwidths) / max(number, 1))
         rank = np.minimum(rank.astype(np.intp), kernels * len(source.bandwidths) - 1)
         width = np.asarray(source.bandwidths, np.float64)[rank // kernels]
-        row = np.arange(rows)[:, None] if centres.shape[0] > 1 else np.zeros((rows, 1), np.intp)
         white = normals(stream_keys(keys.view(np.int64), 1), number * space.dimension)
         white = white.reshape(rows, number, space.dimension) * width[..., None]
         flip = uniform[:, 1:].reshape(rows, number, grippers) < self.flip_probability
-        return space.perturb(centres[row, rank % kernels], white, flip)
+        return space.perturb(of.centres[entry[:, None], rank % kernels], white, flip)
 
 
 @dataclass(frozen=True, eq=False)
 class PolicySamples:
-    """The policy's own samples as they are: what best-of-N compares."""
+    """The policy's own samples as they are: what best-of-N compares. Their prior is the policy's likelihood,
+    where it has one."""
 
     spec: ActionSpec
     source_names: tuple[str, ...] = ("policy", "policy_samples")
 
     def propose(self, context: Context, count: int, *, keep_policy: bool) -> Proposed:
-        chunks = self.spec.clip(context.samples[:, :count])
+        chunks = self._clipped(context)[context.rows, :count]
         rows, number = chunks.shape[:2]
         source = np.ones((rows, number), np.int8)
         source[:, 0] = 0
-        return Proposed(chunks, source, np.full((rows, number), 1.0 / number), np.zeros((rows, number)))
+        prior = np.full((rows, number), 1.0 / number)
+        if (weights := context.weights) is not None:
+            prior = np.maximum(weights[:, :number], 1e-30)
+            prior /= prior.sum(axis=1, keepdims=True)
+        return Proposed(chunks, source, prior, np.zeros((rows, number)))
+
+    def draw(self, context: Context, places: np.ndarray) -> Drawn:
+        """The policy's samples in their order."""
+        chunks = self._clipped(context)
+        if places.max(initial=0) >= chunks.shape[1]:
+            raise _too_few(int(places.max()) + 1, chunks.shape[1])
+        source = (places > 0).astype(np.int8)
+        log_prior = np.zeros(places.size)
+        if (weights := context.policy_weights) is not None:
+            log_prior = np.log(np.maximum(weights[context.rows, places], 1e-30))
+        return Drawn(chunks[context.rows, places], source, log_prior)
+
+    def _clipped(self, context: Context) -> np.ndarray:
+        return remembered(context.memo, "policy_samples", lambda: self.spec.clip(context.policy))
 
 
 def prior_from_density(density: np.ndarray, temperature: float) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..interfaces import ActionSamples, Decision, ForethoughtError, Latent, Observation
 from .graft import Subtree
+from .inputs import distinct
 from .search import Run, TreeSearch
 from .tree import NONE
 
@@ -128,11 +129,7 @@ class TreeReuse:
         self, observation: Observation, samples: ActionSamples, seeds: np.ndarray, rows: np.ndarray
     ) -> Decision:
         """The same for rows that have names, distinct integers ``[B]``; others keep what they remember."""
-        names = [int(row) for row in rows]
-        if len(set(names)) != len(names) or len(names) != observation.batch:
-            raise ForethoughtError(
-                f"plan_rows needs one distinct number for each of {observation.batch} rows; got {names}."
-            )
+        names = distinct(rows, observation.batch)
         kept = {name: self._kept.pop(name) for name in names if name in self._kept}
         self._turn = turn = self._turn + 1
 

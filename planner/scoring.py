@@ -58,20 +58,33 @@ class Scoring:
 
     def judge(self, prediction: Prediction, score: Score) -> Judgement:
         """Scores of the predicted states. Numbers that are not finite disqualify their state alone."""
+        numbers, whole = self.numbers(prediction, score)
+        value, spread, disagreement, done = numbers
+        own, scores, certain, qualified, ended = judge(value, spread, disagreement, done, whole, self.weights)
+        return Judgement(own, scores, spread, certain, disagreement, qualified, ended)
+
+    @property
+    def weights(self) -> tuple[float, float, float]:
+        """Pessimism, the weight of the disagreement, and the done-probability that ends."""
+        return float(self.pessimism), float(self.disagreement), float(self.terminal)
+
+    @staticmethod
+    def numbers(
+        prediction: Prediction, score: Score
+    ) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
+        """Value, spread, disagreement and done, each ``float64 [M]``, and whether the latent is finite."""
         count = len(prediction.latent)
-        spread, disagreement = _flat(score.spread, count), _flat(prediction.disagreement, count)
-        own, value, done, qualified, ended = judge(
+        numbers = (
             _flat(score.value, count),
-            spread,
-            disagreement,
+            _flat(score.spread, count),
+            _flat(prediction.disagreement, count),
             _flat(prediction.done, count),
-            finite_rows(prediction.latent),
-            (float(self.pessimism), float(self.disagreement), float(self.terminal)),
         )
-        return Judgement(own, value, spread, done, disagreement, qualified, ended)
+        return numbers, finite_rows(prediction.latent)
 
 
 def _flat(numbers: np.ndarray, count: int) -> np.ndarray:
     """As ``float64 [count]``. Compiled loops do not look where an array ends, so that this must."""
-    flat = np.ascontiguousarray(numbers, np.float64).reshape(-1)
+    flat = np.ascontiguousarray(numbers, np.float64)
+    flat = flat if flat.ndim == 1 else flat.reshape(-1)
     return flat if flat.size == count else np.array(np.broadcast_to(flat, (count,)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -26,11 +27,11 @@ from .budget import Budget, Clock
 from .decision import DecisionRule, RootStatistics, with_candidates
 from .graft import INHERITED, Subtree, graft
 from .inputs import Inputs, checked, without_search
-from .kernels import Walk
-from .proposals import Context, Proposals
+from .kernels import Walk, claim_unknown, close_roots, widths
+from .proposals import Context, Proposals, draw
 from .scoring import Scoring
 from .selection import ProgressiveWidening, Puct, SelectionRule, SequentialHalving, Siblings
-from .settling import Carry, gather, scatter, settle
+from .settling import Carry, gather, judge_and_settle, scatter, settle
 from .tree import NONE, LatentPool, Tree, finite_rows
 
 
@@ -49,6 +50,8 @@ class Run:
         source_names: Names of the proposal sources.
         walk: The compiled ``simulate``, or None where a rule has no compiled form.
         carry: The compiled ``backward``, or None where the backup has no compiled form.
+        memo: What proposals remember of this decision.
+        weights: Of the policy's chunks by their likelihoods, ``float64 [B, N]``, or None.
     """
 
     tree: Tree
@@ -61,6 +64,14 @@ class Run:
     source_names: tuple[str, ...]
     walk: Walk | None = None
     carry: Carry | None = None
+    memo: dict[str, Any] = field(default_factory=dict)
+    weights: np.ndarray | None = None
+
+    def instructions(self, rows: np.ndarray) -> list[str]:
+        """The instruction of each of the rows ``[L]``."""
+        if len(set(self.instruction)) == 1:
+            return [self.instruction[0]] * len(rows)
+        return [self.instruction[row] for row in rows.tolist()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +87,7 @@ class TreeSearch:
         children: Candidates K of the root, the policy's own included; fewer if the budget has fewer
             simulations.
         depth: Longest imagined sequence of chunks, >= 1.
-        inner_children: Candidates of every other node.
+        inner_children: Candidates of every other node, drawn one by one as it widens.
         wave: Leaves per row that are evaluated together after phase one.
         root_rule: Selection at the root; None: sequential halving over the budget.
         inner_rule: Selection below the root.
@@ -145,7 +156,14 @@ class TreeSearch:
         if inherit is not None:
             inherited = [tree if row else None for tree, row in zip(inherit(latent), alive, strict=True)]
         run = self.search(
-            latent, observation.instruction, inputs.chunks, inputs.seeds, clock, alive, inherited
+            latent,
+            observation.instruction,
+            inputs.chunks,
+            inputs.seeds,
+            clock,
+            alive,
+            inherited,
+            inputs.weights,
         )
         decision = self.decide(run, inputs, alive)
         times = {"encode": encoded, "search": clock.milliseconds - encoded}
@@ -160,9 +178,10 @@ class TreeSearch:
         clock: Clock,
         alive: np.ndarray | None = None,
         inherited: Sequence[Subtree | None] | None = None,
+        weights: np.ndarray | None = None,
     ) -> Run:
         """Build the trees of B rows until the budget is spent; the arguments are those of ``waves``."""
-        *_, run = self.waves(latent, instruction, samples, seeds, clock, alive, inherited)
+        *_, run = self.waves(latent, instruction, samples, seeds, clock, alive, inherited, weights)
         return run
 
     def waves(
@@ -174,12 +193,14 @@ class TreeSearch:
         clock: Clock,
         alive: np.ndarray | None = None,
         inherited: Sequence[Subtree | None] | None = None,
+        weights: np.ndarray | None = None,
     ) -> Iterator[Run]:
         """Build the trees of B rows from root latents ``[B, ...]`` and finite policy chunks ``[B, N, H, A]``.
 
         Yields the run, always the same object, after phase one and after every wave: ``decide`` may be called
         at any of these moments, and whoever has heard enough stops asking. Rows that are not ``alive``
         (``bool [B]``) are closed after phase one. Rows start with the subtrees that they ``inherit``.
+        ``weights`` of the policy's chunks by their likelihoods, ``[B, N]``, reach the proposals.
         """
         batch = seeds.size
         most = self.budget.simulations
@@ -191,15 +212,14 @@ class TreeSearch:
         nothing = np.zeros(batch, np.int64)
         names = tuple(self.proposals.source_names)
         run = Run(tree, pool, samples, instruction, seeds, nothing, nothing.copy(), names)
-        run.carry = Carry.of(self.backup, self._chunk_discount(run))
-        tree.latent[:, 0] = pool.add(latent)
+        run.weights = weights
+        run.carry = Carry.of(self.backup, self._chunk_discount(run), self.inner_children)
+        tree.latent[:, 0] = pool.add(latent) + np.arange(batch)
 
         clock.wave_begins()
         self._phase_one(run, children, inherited)
         clock.wave_ends()
-        tree.closed[:, 0] |= ~np.isfinite(tree.value[:, 1])
-        if alive is not None:
-            tree.closed[:, 0] |= ~alive
+        close_roots(tree.nodes, np.ones(batch, bool) if alive is None else alive)
         yield run
 
         root_rule = self.root_rule or SequentialHalving(int(most) if most is not None else 4 * children)
@@ -213,13 +233,15 @@ class TreeSearch:
             seeds=seeds,
         )
         while True:
-            width = np.where(tree.closed[:, 0], 0, np.minimum(self.wave, clock.remaining(run.spent)))
-            if not width.any() or not clock.wave_begins():
+            width, some = widths(tree.nodes, run.spent, clock.simulations, int(self.wave))
+            if not some or not clock.wave_begins():
                 return
-            claims, fresh = self.simulate(run, width, root_rule)
-            self.expand(run, fresh)
-            self.evaluate(run, *claims)
-            self.backward(run, *claims)
+            claims, drawn = self.simulate(run, width, root_rule)
+            if not len(claims):  # nothing left that can be claimed, though not all is closed
+                return
+            self.expand(run, drawn)
+            self.evaluate(run, claims)
+            self.backward(run, claims)
             clock.wave_ends()
             yield run
 
@@ -228,37 +250,35 @@ class TreeSearch:
         tree, rows = run.tree, np.arange(run.tree.batch)
         root = np.zeros(rows.size, np.int64)
         proposed = self.proposals.propose(self._context(run, rows, root), children, keep_policy=True)
-        nodes = tree.add_children(rows, root, proposed.chunks.shape[1])
-        tree.chunk[:, nodes[0]] = proposed.chunks
-        tree.source[:, nodes[0]] = proposed.source
-        tree.prior[:, nodes[0]] = proposed.prior
+        nodes = tree.add_roots(proposed.chunks.shape[1])
+        tree.chunk[:, nodes] = proposed.chunks
+        tree.source[:, nodes] = proposed.source
+        tree.prior[:, nodes] = proposed.prior
         if inherited is not None:
             run.source_names = (*run.source_names, INHERITED)
             source = len(run.source_names) - 1
-            graft(inherited, tree, run.pool, nodes[0], source, self.depth, self.scoring.terminal)
-        unknown = tree.latent[:, nodes[0]] == NONE
-        claims = (
-            np.ascontiguousarray(np.nonzero(unknown)[0]),
-            np.broadcast_to(nodes[0], unknown.shape)[unknown],
-        )
-        self.evaluate(run, *claims)
-        self.backward(run, *claims)
+            closing = self.depth, self.inner_children, self.scoring.terminal
+            graft(inherited, tree, run.pool, np.arange(nodes.start, nodes.stop), source, *closing)
+        claims = claim_unknown(tree.nodes)
+        self.evaluate(run, claims)
+        self.backward(run, claims)
 
     def simulate(
         self, run: Run, width: np.ndarray, root_rule: SelectionRule
-    ) -> tuple[tuple[np.ndarray, np.ndarray], list[tuple[np.ndarray, np.ndarray]]]:
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Claim up to ``width [B]`` distinct leaves per row, one after the other under virtual visits.
 
-        Returns the claims (rows ``[L]``, nodes ``[L]``) and the nodes that received children on the way,
-        whose chunks are yet to be drawn. A leaf that is claimed, and a node below which all is claimed, is
-        blocked for the rest of the wave, so nothing is evaluated twice.
+        Returns the claims ``int64 [L, 2]``, row and node of each, and the children that were opened on the
+        way, whose chunks are yet to be drawn, ``int64 [D, 3]``: row, parent, and which of its children. A
+        leaf that is claimed, and a node below which all is claimed, is blocked for the rest of the wave, so
+        nothing is evaluated twice.
         """
         tree = run.tree
         if run.walk is not None:
             return run.walk(tree, width)
         blocked = tree.closed.copy()
-        claimed: list[tuple[np.ndarray, np.ndarray]] = []
-        fresh: list[tuple[np.ndarray, np.ndarray]] = []
+        claimed: list[np.ndarray] = [np.zeros((0, 2), np.int64)]
+        drawn: list[np.ndarray] = [np.zeros((0, 3), np.int64)]
         left = width.copy()
         # Each walk claims a leaf or blocks a dead end, so this ends.
         while (walking := (left > 0) & ~blocked[:, 0]).any():
@@ -267,26 +287,41 @@ class TreeSearch:
             for _ in range(self.depth):
                 if not rows.size:
                     break
-                unexpanded = tree.first_child[rows, nodes] == NONE
-                if unexpanded.any():
-                    parents = rows[unexpanded], nodes[unexpanded]
-                    tree.add_children(*parents, self.inner_children)
-                    fresh.append(parents)
-                    if blocked.shape[1] < tree.closed.shape[1]:
-                        extra = tree.closed.shape[1] - blocked.shape[1]
-                        blocked = np.pad(blocked, ((0, 0), (0, extra)))
+                if nodes[0] != 0:
+                    blocked = self._widen(run, rows, nodes, blocked, drawn)
                 nodes, rows = self._select(run, rows, nodes, blocked, root_rule)
                 leaf = tree.latent[rows, nodes] == NONE
-                if leaf.any():
-                    claim = rows[leaf], nodes[leaf]
-                    blocked[claim] = True
-                    left[claim[0]] -= 1
-                    self._add_pending(tree, *claim)
-                    claimed.append(claim)
-                    rows, nodes = rows[~leaf], nodes[~leaf]
-        if not claimed:
-            return (np.zeros(0, np.int64), np.zeros(0, np.int64)), fresh
-        return (np.concatenate([c[0] for c in claimed]), np.concatenate([c[1] for c in claimed])), fresh
+                claim = np.stack([rows[leaf], nodes[leaf]], axis=1)
+                blocked[rows[leaf], nodes[leaf]] = True
+                left[rows[leaf]] -= 1
+                self._add_pending(tree, claim)
+                claimed.append(claim)
+                rows, nodes = rows[~leaf], nodes[~leaf]
+        return np.concatenate(claimed), np.concatenate(drawn)
+
+    def _widen(
+        self, run: Run, rows: np.ndarray, nodes: np.ndarray, blocked: np.ndarray, drawn: list[np.ndarray]
+    ) -> np.ndarray:
+        """Open as many children of inner nodes as their visits allow, and one more where all that is open is
+        done or claimed, rather than wait. Returns ``blocked``, which may have to grow."""
+        tree = run.tree
+        fresh = tree.first_child[rows, nodes] == NONE
+        if fresh.any():
+            tree.add_children(rows[fresh], nodes[fresh], 0, self.inner_children)
+            if blocked.shape[1] < tree.nodes.shape[1]:
+                blocked = np.pad(blocked, ((0, 0), (0, tree.nodes.shape[1] - blocked.shape[1])))
+        wanted = self.widening(tree.visits[rows, nodes] + tree.pending[rows, nodes])
+        place = np.arange(self.inner_children)
+        while True:
+            count = tree.child_count[rows, nodes]
+            index = tree.first_child[rows, nodes][:, None] + place
+            stuck = (blocked[rows[:, None], index] | (place >= count[:, None])).all(axis=1)
+            more = (count < self.inner_children) & ((count < wanted) | stuck)
+            if not more.any():
+                return blocked
+            opened = tree.open_child(rows[more], nodes[more])
+            blocked[rows[more], tree.first_child[rows, nodes][more] + opened] = False
+            drawn.append(np.stack([rows[more], nodes[more], opened], axis=1))
 
     def _select(
         self, run: Run, rows: np.ndarray, nodes: np.ndarray, blocked: np.ndarray, root_rule: SelectionRule
@@ -294,87 +329,67 @@ class TreeSearch:
         """The child to go on with, ``[R']``, and its row ``[R']``; rows with nothing left are blocked and
         dropped."""
         tree = run.tree
-        at_root = nodes[0] == 0
-        siblings = Siblings(tree, rows, nodes, run.seeds[rows])
-        free = ~blocked[rows[:, None], siblings.index]
-        if not at_root:
-            visits = tree.visits[rows, nodes] + tree.pending[rows, nodes]
-            opened = free & (np.arange(free.shape[1]) < self.widening(visits)[:, None])
-            # All that is open is done or claimed: widen by one rather than wait.
-            nothing = ~opened.any(axis=1)
-            first = np.zeros_like(free)
-            first[np.arange(rows.size), free.argmax(axis=1)] = True
-            free = np.where(nothing[:, None], free & first, opened)
-        rule = root_rule if at_root else self.inner_rule
-        score = np.where(free, rule(siblings), -np.inf)
-        # A free child may itself score −inf; it still goes before one that is not free.
-        score = np.where(free & ~np.isfinite(score), np.finfo(np.float64).min, score)
-        chosen = siblings.index[np.arange(rows.size), score.argmax(axis=1)]
-        possible = free.any(axis=1)
+        rule = root_rule if nodes[0] == 0 else self.inner_rule
+        chosen, possible = np.zeros(rows.size, np.int64), np.zeros(rows.size, bool)
+        counts = tree.child_count[rows, nodes]
+        for count in np.unique(counts):  # siblings that are equally many form an array
+            same = np.flatnonzero(counts == count)
+            siblings = Siblings(tree, rows[same], nodes[same], run.seeds[rows[same]])
+            free = ~blocked[rows[same, None], siblings.index]
+            score = np.where(free, rule(siblings), -np.inf)
+            # A free child may itself score −inf; it still goes before one that is not free.
+            score = np.where(free & ~np.isfinite(score), np.finfo(np.float64).min, score)
+            chosen[same] = siblings.index[np.arange(same.size), score.argmax(axis=1)]
+            possible[same] = free.any(axis=1)
         blocked[rows[~possible], nodes[~possible]] = True
         return chosen[possible], rows[possible]
 
     @staticmethod
-    def _add_pending(tree: Tree, rows: np.ndarray, nodes: np.ndarray) -> None:
+    def _add_pending(tree: Tree, claims: np.ndarray) -> None:
+        rows, nodes = claims[:, 0], claims[:, 1]
         while rows.size:
-            tree.pending[rows, nodes] += 1
+            np.add.at(tree.pending, (rows, nodes), 1)
             up = tree.parent[rows, nodes].astype(np.int64)
             rows, nodes = rows[up != NONE], up[up != NONE]
 
-    def expand(self, run: Run, fresh: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
-        """Draw the candidates of the nodes that received children, all in one call."""
-        if not fresh:
+    def expand(self, run: Run, drawn: np.ndarray) -> None:
+        """Draw the chunks of the children ``int64 [D, 3]`` that were opened, all in one call."""
+        if not len(drawn):
             return
-        tree = run.tree
-        rows, nodes = (np.concatenate([pair[i] for pair in fresh]) for i in (0, 1))
-        proposed = self.proposals.propose(
-            self._context(run, rows, nodes), self.inner_children, keep_policy=False
-        )
-        if proposed.chunks.shape[1] != self.inner_children:
-            raise ForethoughtError(
-                f"Below the root, proposals must offer inner_children={self.inner_children} chunks; "
-                f"got {proposed.chunks.shape[1]}. Lower inner_children, or search at depth 1."
-            )
-        scatter(
-            (tree.first_child, tree.chunk, tree.source, tree.prior),
-            rows,
-            nodes,
-            np.ascontiguousarray(proposed.chunks, np.float32),
-            np.ascontiguousarray(proposed.source, np.int8),
-            np.ascontiguousarray(proposed.prior, np.float64),
-        )
+        rows, parents, places = np.ascontiguousarray(drawn.T)
+        offered = draw(self.proposals, self._context(run, rows, parents), places, self.inner_children)
+        scatter(run.tree.nodes, run.tree.chunk, drawn, offered.chunks, offered.source, offered.log_prior)
 
-    def evaluate(self, run: Run, rows: np.ndarray, nodes: np.ndarray) -> None:
-        """Predict and score nodes (rows ``[L]``, nodes ``[L]``, distinct) in one call of each model."""
-        if not rows.size:
+    def evaluate(self, run: Run, claims: np.ndarray) -> None:
+        """Predict and score the claims ``int64 [L, 2]`` (distinct) in one call of each model."""
+        if not len(claims):
             return
         tree, pool = run.tree, run.pool
-        parents, chunks = gather(tree.parent, tree.latent, tree.chunk, rows, nodes)
+        parents, chunks = gather(tree.nodes, tree.chunk, claims)
         prediction = self.world_model.step(pool.take(parents), chunks)
-        slots = pool.add(prediction.latent)
-        if slots.size != rows.size:
+        first = pool.add(prediction.latent)
+        if pool.used - first != len(claims):
             raise ForethoughtError(
-                f"The world model was asked about {rows.size} states and predicted {slots.size}."
+                f"The world model was asked about {len(claims)} states and predicted {pool.used - first}."
             )
-        score = self.reward_model.score(prediction.latent, [run.instruction[row] for row in rows.tolist()])
-        judged = self.scoring.judge(prediction, score)
-        settle(
-            (tree.latent, tree.own, tree.value, tree.spread, tree.done, tree.disagreement),
-            (tree.closed, tree.depth, run.spent, run.disqualified),
-            rows,
-            nodes,
-            slots[0],
-            (judged.own, judged.value, judged.spread, judged.done, judged.disagreement),
-            (judged.qualified, judged.ended),
-            int(self.depth),
-        )
+        score = self.reward_model.score(prediction.latent, run.instructions(claims[:, 0]))
+        totals = run.spent, run.disqualified
+        if type(self.scoring) is Scoring:
+            numbers, whole = self.scoring.numbers(prediction, score)
+            weights = self.scoring.weights
+            judge_and_settle(tree.nodes, totals, claims, first, numbers, whole, weights, int(self.depth))
+            return
+        seen = self.scoring.judge(prediction, score)
+        judged = seen.own, seen.value, seen.done, seen.qualified, seen.ended, seen.spread, seen.disagreement
+        settle(tree.nodes, totals, claims, first, judged, int(self.depth))
 
-    def backward(self, run: Run, rows: np.ndarray, nodes: np.ndarray) -> None:
+    def backward(self, run: Run, claims: np.ndarray) -> None:
         """Turn the wave's virtual visits into visits and carry the new values up, deepest parents first."""
         tree = run.tree
         if run.carry is not None:
-            run.carry(tree, rows, nodes)
+            run.carry(tree, claims)
             return
+        rows, nodes = claims[:, 0], claims[:, 1]
         discount = self._chunk_discount(run)
         counted = np.isfinite(tree.value[rows, nodes]).astype(np.int32)
         tree.visits[rows, nodes] += counted
@@ -394,8 +409,13 @@ class TreeSearch:
 
     def _refresh(self, tree: Tree, rows: np.ndarray, nodes: np.ndarray, discount: float) -> None:
         """Recompute value and closedness of parents from their children."""
-        both = np.unique(rows * tree.parent.shape[1] + nodes)
-        rows, nodes = both // tree.parent.shape[1], both % tree.parent.shape[1]
+        both = np.unique(rows * tree.nodes.shape[1] + nodes)
+        rows, nodes = both // tree.nodes.shape[1], both % tree.nodes.shape[1]
+        counts = tree.child_count[rows, nodes]
+        for count in np.unique(counts):
+            self._refresh_equal(tree, rows[counts == count], nodes[counts == count], discount)
+
+    def _refresh_equal(self, tree: Tree, rows: np.ndarray, nodes: np.ndarray, discount: float) -> None:
         block = rows[:, None], tree.children(rows, nodes)
         child = tree.value[block]
         seen = np.isfinite(child)
@@ -407,34 +427,39 @@ class TreeSearch:
         )
         done = tree.done[rows, nodes]
         tree.value[rows, nodes] = done + (1.0 - done) * backed
-        tree.closed[rows, nodes] = tree.closed[block].all(axis=1)
+        whole = (nodes == 0) | (block[1].shape[1] == self.inner_children)
+        tree.closed[rows, nodes] = tree.closed[block].all(axis=1) & whole
 
-    def _context(self, run: Run, rows: np.ndarray, nodes: np.ndarray) -> Context:
+    @staticmethod
+    def _context(run: Run, rows: np.ndarray, nodes: np.ndarray) -> Context:
         return Context(
-            samples=run.samples[rows],
-            latent=run.pool.take(run.tree.latent[rows, nodes]),
-            instruction=tuple(run.instruction[row] for row in rows),
-            seeds=run.seeds[rows],
-            nodes=nodes,
+            run.samples,
+            lambda: run.pool.take(run.tree.latent[rows, nodes]),
+            lambda: run.instructions(rows),
+            run.seeds[rows],
+            nodes,
+            rows,
+            run.memo,
+            run.weights,
         )
 
     def decide(self, run: Run, inputs: Inputs, alive: np.ndarray) -> Decision:
         """The decision as things stand, from a run at any moment between two waves."""
         tree = run.tree
         first, count = int(tree.first_child[0, 0]), int(tree.child_count[0, 0])
-        block = slice(None), slice(first, first + count)
-        value = tree.value[block].copy()
+        candidates = tree.nodes[:, first : first + count].copy()
+        value = candidates["value"]
         value[~alive] = -np.inf
         root = RootStatistics(
-            chunks=tree.chunk[block].copy(),
-            source=tree.source[block].copy(),
+            chunks=tree.chunk[:, first : first + count].copy(),
+            source=candidates["source"],
             source_names=run.source_names,
             value=value,
-            spread=tree.spread[block],
-            visits=tree.visits[block].copy(),
-            closed=tree.closed[block],
+            spread=candidates["spread"],
+            visits=candidates["visits"],
+            closed=candidates["closed"],
         )
         choice = self.decision(root, self.action_spec)
         # A policy chunk that is not finite leaves as it came: whoever guards the robot must see it.
         choice.chunk[~inputs.whole] = inputs.own[~inputs.whole]
-        return with_candidates(choice, root, tree.prior[block], run.spent)
+        return with_candidates(choice, root, candidates["prior"], run.spent)

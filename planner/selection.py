@@ -236,7 +236,8 @@ class KernelRegression:
         kernel = np.exp(-0.5 * (difference**2).mean(axis=-1) / self.bandwidth**2) if flat.shape[2] else 1.0
         binary = [i for i in range(self.spec.size) if i not in self.spec.continuous]
         bits = chunks[..., binary].reshape(*chunks.shape[:2], -1)
-        return kernel * (bits[:, :, None] == bits[:, None]).all(axis=-1)
+        # A chunk that is yet to be drawn is NaN and like no other.
+        return np.nan_to_num(kernel * (bits[:, :, None] == bits[:, None]).all(axis=-1))
 
 
 @dataclass(frozen=True)

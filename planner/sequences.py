@@ -7,7 +7,7 @@ tree search, and so is what counts: one simulation is one distinct evaluation of
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -24,9 +24,9 @@ from ..interfaces import (
 )
 from .backup import Backup, TemporalDifferenceMix
 from .budget import Budget, Clock
-from .carry import Leftover
+from .carry import Carried, Leftover
 from .decision import DecisionRule, RootStatistics, with_candidates
-from .inputs import checked, without_search
+from .inputs import checked, distinct, without_search
 from .population import Population, Run, advance, back_up, best, going
 from .proposals import Context, Proposals
 from .refinement import Distribution, Refinement, draw
@@ -45,8 +45,8 @@ class SequenceSearch:
     it. Priors play no part and are reported uniform.
 
     Between decisions the planner remembers the ``carry`` best sequences. Where the next state is the
-    predicted one (see ``Leftover.rows``) their rest joins its first population, to be imagined again. Call
-    ``reset`` when an episode starts.
+    predicted one (see ``Leftover.continues``) their rest joins its first population, to be imagined again.
+    Rows are told apart as in ``TreeReuse``. Call ``reset`` when an episode starts.
 
     Attributes:
         world_model: Predicts the state after a chunk.
@@ -84,7 +84,7 @@ class SequenceSearch:
     backup: Backup = field(default_factory=TemporalDifferenceMix)
     scoring: Scoring = field(default_factory=Scoring)
     decision: DecisionRule = field(default_factory=DecisionRule)
-    _leftover: list[Leftover] = field(default_factory=list, init=False, repr=False)
+    _carried: Carried = field(default_factory=Carried, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name, least in (("depth", 1), ("iterations", 1), ("population", 1), ("carry", 0)):
@@ -104,30 +104,48 @@ class SequenceSearch:
         refined = () if self.refinement is None else (self.refinement.name, f"{self.refinement.name}_mean")
         return (*self.proposals.source_names, "carried", *refined)
 
-    def reset(self) -> None:
-        """Forget what was carried: an episode starts."""
-        self._leftover.clear()
+    def reset(self, rows: Sequence[int] | None = None) -> None:
+        """Forget what was carried, for all rows or for some: an episode starts."""
+        self._carried.forget(rows)
 
     def plan(self, observation: Observation, samples: ActionSamples, seeds: np.ndarray) -> Decision:
         """One decision per row. Exceptions of the models pass through; numbers that are not finite do not: a
         sequence that leads to them is out, and a row whose policy chunk does returns that chunk as a
         fallback."""
+        self._carried.same_rows(observation.batch)
+        return self.plan_rows(observation, samples, seeds, np.arange(observation.batch))
+
+    def plan_rows(
+        self, observation: Observation, samples: ActionSamples, seeds: np.ndarray, rows: np.ndarray
+    ) -> Decision:
+        """The same for rows that have names, distinct integers ``[B]``; others keep what they remember."""
+        names = distinct(rows, observation.batch)
         clock = self.budget.start()
         inputs = checked(samples, observation, seeds, self.action_spec)
         latent = self.world_model.encode(observation)
         encoded = clock.milliseconds
         alive = finite_rows(latent)
         if not alive.any():
-            self.reset()
+            self.reset(names)
             decision = without_search(inputs, self.action_spec, "fallback: the encoded state is not finite")
         else:
             # No model is asked about a state that is not finite: another row's stands in, unheard.
             if not alive.all():
                 latent = latent[np.where(alive, np.arange(alive.size), int(alive.argmax()))]
             alive = alive & inputs.whole
-            run = self.search(latent, observation.instruction, inputs.chunks, inputs.seeds, clock, alive)
+            carried = self._carried.taken(names, latent, observation.instruction, self.tolerance)
+            run = self.search(
+                latent,
+                observation.instruction,
+                inputs.chunks,
+                inputs.seeds,
+                clock,
+                alive,
+                carried,
+                inputs.weights,
+            )
             decision = self._decide(run, alive)
-            self._remember(run, latent, decision)
+            self._remember(run, latent, decision, names)
             # A policy chunk that is not finite leaves as it came: whoever guards the robot must see it.
             decision.chunk[~inputs.whole] = inputs.own[~inputs.whole]
         return replace(decision, milliseconds={"encode": encoded, "search": clock.milliseconds - encoded})
@@ -140,13 +158,18 @@ class SequenceSearch:
         seeds: np.ndarray,
         clock: Clock,
         alive: np.ndarray,
+        carried: Sequence[np.ndarray | None] = (),
+        weights: np.ndarray | None = None,
     ) -> Run:
         """Imagine populations for B rows from latents ``[B, ...]`` and finite policy chunks ``[B, N, H, A]``,
-        until the budget is spent. Rows that are not ``alive`` (``bool [B]``) stop after the first."""
+        until the budget is spent. Rows that are not ``alive`` (``bool [B]``) stop after the first; those that
+        ``carried`` chunks ``[c, d-1, H, A]`` over from their last decision imagine these among the first."""
         pool = LatentPool(latent, seeds.size * (1 + (self.budget.simulations or self.population)))
         nothing = np.zeros(seeds.size, np.int64)
         everywhere = np.ones(seeds.size, bool)
-        run = Run(pool, pool.add(latent), samples, instruction, seeds, everywhere, nothing)
+        slots = pool.add(latent) + np.arange(seeds.size)
+        run = Run(pool, slots, samples, instruction, seeds, everywhere, nothing)
+        run.carried, run.weights = carried, weights
         discount = self.scoring.discount ** samples.shape[2]
         distribution: Distribution | None = None
         kept: tuple[np.ndarray, np.ndarray] | None = None
@@ -227,16 +250,15 @@ class SequenceSearch:
     def _take_over(self, run: Run, population: Population) -> None:
         """Put the rest of the last decision's best sequences in the place of the last draws; the policy's
         chunk ends them."""
-        chunks, number = population.chunks, population.chunks.shape[1] - 1
-        if not self._leftover or self._leftover[0].rest.shape[2:] != chunks[:, :, 1:].shape[2:]:
-            return
-        leftover = self._leftover[0]
-        rows = leftover.rows(run.pool.take(run.root), run.instruction, self.tolerance)
-        number = min(leftover.rest.shape[1], number)
-        if number and rows.any():
-            chunks[rows, -number:, :-1] = leftover.rest[rows, :number]
-            chunks[rows, -number:, -1] = chunks[rows, None, 0, 0]
-            population.source[rows, -number:] = len(self.proposals.source_names)
+        chunks = population.chunks
+        for row, rest in enumerate(run.carried):
+            if rest is None or rest.shape[1:] != (chunks.shape[2] - 1, *chunks.shape[3:]):
+                continue
+            number = min(len(rest), chunks.shape[1] - 1)
+            if number:
+                chunks[row, -number:, :-1] = rest[:number]
+                chunks[row, -number:, -1] = chunks[row, 0, 0]
+                population.source[row, -number:] = len(self.proposals.source_names)
 
     def _refined(self, run: Run, number: int, distribution: Distribution) -> Population:
         """The population drawn from a distribution: the policy's chunk and the mean's rest where there is a
@@ -300,9 +322,8 @@ class SequenceSearch:
         choice = self.decision(root, self.action_spec)
         return with_candidates(choice, root, np.full(value.shape, 1.0 / value.shape[1]), run.spent)
 
-    def _remember(self, run: Run, latent: Latent, decision: Decision) -> None:
+    def _remember(self, run: Run, latent: Latent, decision: Decision, names: Sequence[int]) -> None:
         """Keep the rest of the best sequences and what the executed chunk is expected to do."""
-        self._leftover.clear()
         first = run.populations[0]
         if not self.carry or first.chunks.shape[2] < 2:
             return
@@ -311,12 +332,14 @@ class SequenceSearch:
         slot = np.concatenate([p.slot for p in run.populations], axis=1)[:, :, 0]
         # The one executed is found by its numbers: an injected blend was never imagined.
         same = (chunks[:, :, 0] == decision.chunk[:, None]).all(axis=(2, 3)) & (slot != NONE)
-        at = same.argmax(axis=1)
-        valid = same.any(axis=1) & ~decision.fallback
-        expected = run.pool.take(np.where(valid, slot[np.arange(at.size), at], run.root))
         ranked = np.where(np.isfinite(value), value, -np.inf)
         leading, _ = best(chunks, ranked, min(self.carry, value.shape[1]))
-        self._leftover.append(Leftover(leading[:, :, 1:], latent, expected, run.instruction, valid))
+        at = same.argmax(axis=1)
+        for row in np.flatnonzero(same.any(axis=1) & ~decision.fallback).tolist():
+            expected = run.pool.take(slot[row, at[row : row + 1]])
+            self._carried.rows[names[row]] = Leftover(
+                leading[row, :, 1:], latent[np.array([row])], expected, run.instruction[row]
+            )
 
     @staticmethod
     def _context(run: Run, rows: np.ndarray, slots: np.ndarray, nodes: np.ndarray | int) -> Context:
@@ -326,6 +349,7 @@ class SequenceSearch:
             instruction=tuple(run.instruction[row] for row in rows),
             seeds=run.seeds[rows],
             nodes=np.broadcast_to(np.asarray(nodes, np.int64), rows.shape),
+            weights=None if run.weights is None else run.weights[rows],
         )
 
 

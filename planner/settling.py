@@ -31,64 +31,72 @@ class Carry:
     Args:
         kind, beta: The backup.
         discount: γ^H of a chunk.
+        inner_children: Children that a node below the root may have.
     """
 
-    def __init__(self, kind: int, beta: float, discount: float) -> None:
-        self._kind, self._beta, self._discount = kind, beta, discount
+    def __init__(self, kind: int, beta: float, discount: float, inner_children: int) -> None:
+        self._how = int(kind), float(beta), float(discount), int(inner_children)
 
     @staticmethod
-    def of(backup: Backup, discount: float) -> Carry | None:
+    def of(backup: Backup, discount: float, inner_children: int) -> Carry | None:
         """The pass under this backup, or None where it has no compiled form."""
         if type(backup) not in BACKUPS:
             return None
-        return Carry(*BACKUPS[type(backup)](backup), discount)
+        return Carry(*BACKUPS[type(backup)](backup), discount, inner_children)
 
-    def __call__(self, tree: Tree, rows: np.ndarray, nodes: np.ndarray) -> None:
+    def __call__(self, tree: Tree, claims: np.ndarray) -> None:
         """See ``TreeSearch.backward``."""
-        _carry(
-            (tree.parent, tree.first_child, tree.child_count, tree.visits, tree.pending),
-            (tree.own, tree.done, tree.value, tree.closed),
-            rows,
-            nodes,
-            self._kind,
-            self._beta,
-            self._discount,
-        )
+        _carry(tree.nodes, claims, self._how)
 
 
-@njit(cache=True)
-def gather(
-    parent: np.ndarray, latent: np.ndarray, chunk: np.ndarray, rows: np.ndarray, nodes: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Latent slots ``[L]`` of the parents of nodes (rows ``[L]``, nodes ``[L]``), and the nodes' chunks."""
-    slots = np.empty(rows.size, np.int64)
-    chunks = np.empty((rows.size, *chunk.shape[2:]), chunk.dtype)
-    for i in range(rows.size):
-        slots[i] = latent[rows[i], parent[rows[i], nodes[i]]]
-        chunks[i] = chunk[rows[i], nodes[i]]
+@njit(cache=True, error_model="numpy")
+def gather(nodes: Any, chunk: np.ndarray, claims: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Latent slots ``[L]`` of the parents of claims ``int64 [L, 2]``, and the claims' chunks."""
+    slots = np.empty(len(claims), np.int64)
+    chunks = np.empty((len(claims), *chunk.shape[2:]), chunk.dtype)
+    for i in range(len(claims)):
+        row, node = claims[i]
+        slots[i] = nodes[row, nodes[row, node].parent].latent
+        chunks[i] = chunk[row, node]
     return slots, chunks
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def scatter(
-    arrays: Any,
-    rows: np.ndarray,
-    nodes: np.ndarray,
+    nodes: Any,
+    chunk: np.ndarray,
+    drawn: np.ndarray,
     chunks: np.ndarray,
     source: np.ndarray,
-    prior: np.ndarray,
+    log_prior: np.ndarray,
 ) -> None:
-    """Write the candidates of nodes (rows ``[R]``, nodes ``[R]``) to their children."""
-    first_child, tree_chunk, tree_source, tree_prior = arrays
-    for i in range(rows.size):
-        first = first_child[rows[i], nodes[i]]
-        for k in range(chunks.shape[1]):
-            tree_chunk[rows[i], first + k] = chunks[i, k]
-            tree_source[rows[i], first + k] = source[i, k]
-            tree_prior[rows[i], first + k] = prior[i, k]
+    """Write children ``int64 [D, 3]`` (row, parent, which of its children) that were drawn: chunks ``[D, H,
+    A]``, sources and unnormalised log-priors ``[D]``; priors are normalised among the siblings drawn so
+    far, and uniform where none has any."""
+    for i in range(len(drawn)):
+        row, parent, place = drawn[i]
+        child = nodes[row, parent].first_child + place
+        chunk[row, child] = chunks[i]
+        nodes[row, child].source = source[i]
+        nodes[row, child].log_prior = log_prior[i]
+    for i in range(len(drawn)):
+        row, parent, place = drawn[i]
+        if place + 1 != nodes[row, parent].child_count:
+            continue  # once for each parent, when the last is there
+        first = nodes[row, parent].first_child
+        siblings = nodes[row, first : first + place + 1]
+        largest, total = -np.inf, 0.0
+        for k in range(siblings.size):
+            largest = max(largest, siblings[k].log_prior)
+        for k in range(siblings.size):
+            weight = math.exp(siblings[k].log_prior - largest) if math.isfinite(largest) else 1.0
+            siblings[k].prior = weight
+            total += weight
+        for k in range(siblings.size):
+            siblings[k].prior /= total
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def judge(
     value: np.ndarray,
     spread: np.ndarray,
@@ -114,77 +122,87 @@ def judge(
     return own, scores, certain, qualified, ended
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def settle(
-    numbers: Any,
-    states: Any,
-    rows: np.ndarray,
-    nodes: np.ndarray,
+    nodes: Any,
+    totals: tuple[np.ndarray, np.ndarray],
+    claims: np.ndarray,
     first_slot: int,
     judged: Any,
-    facts: Any,
     max_depth: int,
 ) -> None:
-    """Write what the models said about nodes (rows ``[L]``, nodes ``[L]``); see ``TreeSearch.evaluate``.
-
-    ``judged`` holds own and backed-up scores, spread, done and disagreement, each ``float64 [L]``; ``facts``
-    who qualifies and who ended, ``bool [L]``.
-    """
-    latent, own, value, spread, done, disagreement = numbers
-    closed, depth, spent, disqualified = states
-    owns, values, spreads, dones, disagreements = judged
-    qualified, ended = facts
-    for i in range(rows.size):
-        row, node = rows[i], nodes[i]
-        latent[row, node] = first_slot + i
-        own[row, node] = owns[i]
-        value[row, node] = values[i]
-        spread[row, node] = spreads[i]
-        done[row, node] = dones[i]
-        disagreement[row, node] = disagreements[i]
-        closed[row, node] = ended[i] or depth[row, node] >= max_depth
+    """Write what ``judge`` said about claims ``int64 [L, 2]``, and the spread and disagreement before it, to
+    the nodes; ``totals`` counts evaluations, and those that were not finite, ``int64 [B]``."""
+    own, value, done, qualified, ended, spread, disagreement = judged
+    spent, disqualified = totals
+    for i in range(len(claims)):
+        row, index = claims[i]
+        node = nodes[row, index]
+        node.latent = first_slot + i
+        node.own, node.value, node.spread = own[i], value[i], spread[i]
+        node.done, node.disagreement = done[i], disagreement[i]
+        node.closed = ended[i] or node.depth >= max_depth
         spent[row] += 1
         if not qualified[i]:
             disqualified[row] += 1
 
 
-@njit(cache=True)
-def _carry(
-    shape: Any,
-    statistics: Any,
-    rows: np.ndarray,
-    nodes: np.ndarray,
-    kind: int,
-    beta: float,
-    discount: float,
+@njit(cache=True, error_model="numpy")
+def judge_and_settle(
+    nodes: Any,
+    totals: tuple[np.ndarray, np.ndarray],
+    claims: np.ndarray,
+    first_slot: int,
+    numbers: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    whole: np.ndarray,
+    weights: tuple[float, float, float],
+    max_depth: int,
 ) -> None:
-    # A parent is computed anew after each claim below it; the last time, everything below it is final.
-    parent, first_child, child_count, visits, pending = shape
-    own, done, value, closed = statistics
-    for i in range(rows.size):
-        row, node = rows[i], nodes[i]
-        counted = 1 if math.isfinite(value[row, node]) else 0
-        visits[row, node] += counted
-        pending[row, node] = 0
-        up = np.int64(parent[row, node])
+    """``judge`` and ``settle`` in one call; ``numbers`` are value, spread, disagreement and done."""
+    value, spread, disagreement, done = numbers
+    judged = judge(value, spread, disagreement, done, whole, weights)
+    settle(nodes, totals, claims, first_slot, (*judged, spread, disagreement), max_depth)
+
+
+@njit(cache=True, error_model="numpy")
+def _carry(nodes: Any, claims: np.ndarray, how: tuple[int, float, float, int]) -> None:
+    kind, beta, discount, inner_children = how
+    for i in range(len(claims)):
+        row, index = claims[i]
+        node = nodes[row, index]
+        counted = 1 if math.isfinite(node.value) else 0
+        node.visits += counted
+        node.pending = 0
+        up = np.int64(node.parent)
         while up != NONE:
-            visits[row, up] += counted
-            pending[row, up] = 0
-            first = first_child[row, up]
-            best, total, below, all_closed = -np.inf, 0.0, 0, True
-            for child in range(first, first + child_count[row, up]):
-                all_closed = all_closed and closed[row, child]
-                if math.isfinite(value[row, child]):
-                    best = max(best, value[row, child])
-                    total += discount * value[row, child] * visits[row, child]
-                    below += visits[row, child]
-            backed = own[row, up]
-            if kind == MEAN:
-                backed = (own[row, up] + total) / (1.0 + below)
-            elif math.isfinite(best):
-                backed = discount * best
-                if kind == MIX:
-                    backed = (1.0 - beta) * own[row, up] + beta * discount * best
-            value[row, up] = done[row, up] + (1.0 - done[row, up]) * backed
-            closed[row, up] = all_closed
-            up = np.int64(parent[row, up])
+            parent = nodes[row, up]
+            parent.visits += counted
+            parent.pending -= 1
+            if parent.pending == 0:  # the last claim below it: everything there is final
+                _refresh(nodes[row], up, kind, beta, discount, inner_children)
+            up = np.int64(parent.parent)
+
+
+@njit(cache=True, error_model="numpy")
+def _refresh(nodes: Any, index: Any, kind: int, beta: float, discount: float, inner_children: int) -> None:
+    """Value and closedness of a node from its children."""
+    node = nodes[index]
+    first, count = np.int64(node.first_child), np.int64(node.child_count)
+    best, total, below = -np.inf, 0.0, 0
+    closed = index == 0 or count == inner_children
+    for k in range(first, first + count):
+        child = nodes[k]
+        closed = closed and child.closed
+        if math.isfinite(child.value):
+            best = max(best, child.value)
+            total += discount * child.value * child.visits
+            below += child.visits
+    backed = node.own
+    if kind == MEAN:
+        backed = (node.own + total) / (1.0 + below)
+    elif math.isfinite(best):
+        backed = discount * best
+        if kind == MIX:
+            backed = (1.0 - beta) * node.own + beta * discount * best
+    node.value = node.done + (1.0 - node.done) * backed
+    node.closed = closed

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
 from ..interfaces import ActionSpec, ForethoughtError, Latent
+from .likelihood import resampled
 from .rotation import running_mean
 
 if TYPE_CHECKING:
@@ -54,16 +55,27 @@ class KernelSource(Protocol):
         ...
 
 
+def varies_with(source: KernelSource) -> str:
+    """What a source's centres depend on, which says how long they may be kept: its ``varies_with``, by
+    default the state of the ``node``; the policy's samples of the ``tree``; or ``nothing``."""
+    return getattr(source, "varies_with", "node")
+
+
 @dataclass(frozen=True, eq=False)
 class PolicyKernels:
-    """Kernels on the policy's own samples at the root."""
+    """Kernels on the policy's own samples at the root. With a policy that has likelihoods, each different
+    sample has as many of them as it is likely."""
 
     share: float = 1.0
     bandwidths: tuple[float, ...] = DEFAULT_BANDWIDTHS
     name: str = "policy_kernels"
+    varies_with: ClassVar[str] = "tree"
 
     def centres(self, context: Context) -> np.ndarray:
-        return context.samples
+        weights = context.weights
+        if weights is None:
+            return context.samples
+        return np.take_along_axis(context.samples, resampled(weights)[:, :, None, None], axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +149,7 @@ class DatasetKernels:
     share: float = 1.0
     bandwidths: tuple[float, ...] = (0.08,)
     name: str = "dataset"
+    varies_with: ClassVar[str] = "nothing"
     _centres: np.ndarray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -13,114 +13,181 @@ from ..interfaces import Latent
 NONE = -1
 """Marks an index that points nowhere."""
 
-# Name, type and initial value of each [B, N] array.
+# Name, type and initial value of what is known of a node.
 _FIELDS: tuple[tuple[str, Any, Any], ...] = (
     ("parent", np.int32, NONE),
     ("first_child", np.int32, NONE),
     ("child_count", np.int32, 0),
     ("depth", np.int32, 0),
-    ("source", np.int8, 0),
-    ("prior", np.float64, 0.0),
     ("latent", np.int64, NONE),
     ("visits", np.int32, 0),
     ("pending", np.int32, 0),
-    ("own", np.float64, np.nan),
-    ("spread", np.float64, 0.0),
-    ("done", np.float64, 0.0),
-    ("disagreement", np.float32, 0.0),
+    ("blocked", np.int32, 0),
     ("value", np.float64, np.nan),
+    ("prior", np.float64, 0.0),
+    ("log_prior", np.float64, 0.0),
+    ("own", np.float64, np.nan),
+    ("done", np.float64, 0.0),
+    ("spread", np.float64, 0.0),
+    ("disagreement", np.float32, 0.0),
+    ("source", np.int8, 0),
     ("closed", np.bool_, False),
 )
+
+NODE = np.dtype([(name, kind) for name, kind, _ in _FIELDS], align=True)
+"""A node as the compiled loops see it: what they read of it together lies together."""
+
+_NAMES = frozenset(name for name, *_ in _FIELDS)
+
+BLANK = np.array([tuple(blank for *_, blank in _FIELDS)], NODE)
+"""A node of which nothing is known, ``[1]``."""
+BLANK.setflags(write=False)
+
+ROOT_CHILD = BLANK.copy()
+ROOT_CHILD["parent"], ROOT_CHILD["depth"] = 0, 1
 
 
 class Tree:
     """B search trees side by side. A proposal becomes a node when it is drawn, so an edge and its child share
     an index.
 
-    The children of a node are contiguous: ``first_child .. first_child + child_count``. Arrays are ``[B, N]``
-    with N the nodes reserved so far; in row b the first ``size[b]`` are in use, node 0 being the root. A node
-    takes 78 bytes and its chunk (4·H·A), beside its latent.
+    The children of a node are contiguous: ``first_child .. first_child + child_count``. Slots behind them may
+    be reserved for children that are yet to be drawn; those hold nothing. Arrays are ``[B, N]`` with N the
+    nodes reserved so far; in row b the first ``size[b]`` are in use or reserved, node 0 being the root. A
+    node takes 88 bytes and its chunk (4·H·A), beside its latent.
 
     Attributes:
-        size: Nodes in use, ``int64 [B]``.
+        size: Nodes in use or reserved for children, ``int64 [B]``.
+        nodes: All that follows but the chunks, an array of records ``NODE [B, N]``.
         parent: ``int32``, NONE at the root.
         first_child: ``int32``, NONE before expansion.
-        child_count: ``int32``.
+        child_count: ``int32``, children that are open.
         depth: ``int32``, 0 at the root.
-        chunk: Action chunk that leads here, environment units, ``float32 [B, N, H, A]``.
-        source: Proposal source of the chunk, ``int8``.
-        prior: ``float64``, normalised among siblings.
         latent: Slot in the latent pool, ``int64``; NONE before evaluation.
         visits: Evaluations in the subtree, the node's own included, ``int32``.
         pending: Virtual visits: claims of the wave under way, ``int32``.
+        blocked: The wave, from 1, in which nothing more was to be claimed at or below the node, ``int32``.
+        value: Backed-up value v(s), ``float64``; NaN before evaluation, −inf when disqualified.
+        prior: ``float64``, normalised among siblings.
+        log_prior: Its logarithm before it is normalised, ``float64``; below the root's children only.
         own: The node's own score V(s), ``float64``; −inf when disqualified, NaN at the root, which is not
             scored.
-        spread: The reward model's spread at the node, ``float64``.
         done: Probability that the episode ended in success on the way here from the parent, ``float64``.
+        spread: The reward model's spread at the node, ``float64``.
         disagreement: The world model's disagreement about the node's state, ``float32``.
-        value: Backed-up value v(s), ``float64``; NaN before evaluation, −inf when disqualified.
+        source: Proposal source of the chunk, ``int8``.
         closed: ``bool``: nothing is left to evaluate at or below this node.
+        chunk: Action chunk that leads here, environment units, ``float32 [B, N, H, A]``.
     """
 
     parent: np.ndarray
     first_child: np.ndarray
     child_count: np.ndarray
     depth: np.ndarray
-    source: np.ndarray
-    prior: np.ndarray
     latent: np.ndarray
     visits: np.ndarray
     pending: np.ndarray
-    own: np.ndarray
-    spread: np.ndarray
-    done: np.ndarray
-    disagreement: np.ndarray
     value: np.ndarray
+    prior: np.ndarray
+    log_prior: np.ndarray
+    own: np.ndarray
+    done: np.ndarray
+    spread: np.ndarray
+    disagreement: np.ndarray
+    source: np.ndarray
     closed: np.ndarray
 
     def __init__(self, batch: int, nodes: int, horizon: int, action_size: int) -> None:
         self.size = np.ones(batch, np.int64)
-        self.chunk = np.zeros((batch, nodes, horizon, action_size), np.float32)
-        for name, kind, blank in _FIELDS:
-            setattr(self, name, np.full((batch, nodes), blank, kind))
+        # Pages are fetched when something is written: most of what is reserved never is.
+        self.chunk = np.empty((batch, nodes, horizon, action_size), np.float32)
+        self.nodes = np.empty((batch, nodes), NODE)
+        self.nodes[:, 0], self.chunk[:, 0] = BLANK, 0.0
+
+    def __getattr__(self, name: str) -> np.ndarray:
+        if name not in _NAMES:
+            raise AttributeError(f"A tree has no {name!r}; of a node it knows {', '.join(sorted(_NAMES))}.")
+        return self.nodes[name]
 
     @property
     def batch(self) -> int:
         """Number of trees B."""
         return self.size.size
 
-    def add_children(self, rows: np.ndarray, nodes: np.ndarray, count: int) -> np.ndarray:
+    def add_children(
+        self, rows: np.ndarray, nodes: np.ndarray, count: int, reserved: int | None = None
+    ) -> np.ndarray:
         """Append ``count`` children to one node of each row (rows distinct). Their numbers, ``int64 [R,
         count]``.
 
-        Their chunks are not drawn yet; until then their priors are uniform.
+        Their chunks are not drawn yet; until then their priors are uniform. With ``reserved`` so many slots
+        are kept in all for children of these nodes, for ``open_child``.
         """
         first = self.size[rows]
-        self.reserve(int(first.max()) + count)
+        self.reserve(int(first.max()) + max(count, reserved or 0))
+        self.first_child[rows, nodes] = first
+        self.size[rows] += max(count, reserved or 0)
         children = first[:, None] + np.arange(count)
         block = rows[:, None], children
+        self.nodes[block] = BLANK
         self.parent[block] = nodes[:, None]
         self.depth[block] = self.depth[rows, nodes][:, None] + 1
-        self.prior[block] = 1.0 / count
-        self.first_child[rows, nodes] = first
+        self.prior[block] = 1.0 / max(count, 1)
         self.child_count[rows, nodes] = count
-        self.size[rows] += count
         return children
+
+    def add_roots(self, count: int) -> slice:
+        """Append ``count`` candidates to the root of every row of new trees. Their numbers."""
+        self.reserve(1 + count)
+        self.nodes[:, 1 : 1 + count] = ROOT_CHILD
+        self.nodes["first_child"][:, 0] = 1
+        self.nodes["child_count"][:, 0] = count
+        self.size[:] = 1 + count
+        return slice(1, 1 + count)
+
+    def open_child(self, rows: np.ndarray, nodes: np.ndarray) -> np.ndarray:
+        """Open the next reserved child of one node of each row. Which of the children it is, ``int64 [R]``.
+
+        Its chunk is not drawn yet and NaN; until then its prior is that of an average sibling.
+        """
+        place = self.child_count[rows, nodes].astype(np.int64)
+        child = rows, self.first_child[rows, nodes] + place
+        self.nodes[child] = BLANK
+        self.parent[child] = nodes
+        self.depth[child] = self.depth[rows, nodes] + 1
+        self.chunk[child] = np.nan
+        for row, node, known in zip(rows, nodes, place):
+            first = self.first_child[row, node]
+            self.prior[row, first : first + known] *= known / (known + 1)
+            self.prior[row, first + known] = 1.0 / (known + 1)
+        self.child_count[rows, nodes] += 1
+        return place
 
     def children(self, rows: np.ndarray, nodes: np.ndarray) -> np.ndarray:
         """Numbers of the children of expanded nodes that have equally many, ``int64 [R, C]``."""
         count = int(self.child_count[rows[0], nodes[0]])
         return self.first_child[rows, nodes].astype(np.int64)[:, None] + np.arange(count)
 
+    def known(self) -> np.ndarray:
+        """Which entries hold a node, ``bool [B, N]``; the others are reserved or free and hold anything."""
+        known = np.zeros(self.nodes.shape, bool)
+        known[:, 0] = True
+        for row in range(self.batch):
+            for node in range(int(self.size[row])):  # parents come before their children
+                if known[row, node] and self.first_child[row, node] != NONE:
+                    first = int(self.first_child[row, node])
+                    known[row, first : first + int(self.child_count[row, node])] = True
+        return known
+
     def reserve(self, nodes: int) -> None:
         """Make room for so many nodes in each row."""
-        old = self.parent.shape[1]
+        old = self.nodes.shape[1]
         if nodes <= old:
             return
         new = max(nodes, 2 * old)
-        for name, _, blank in (*_FIELDS, ("chunk", np.float32, 0.0)):
+        for name in ("nodes", "chunk"):
             array = getattr(self, name)
-            larger = np.full((array.shape[0], new, *array.shape[2:]), blank, array.dtype)
+            larger = np.empty((array.shape[0], new, *array.shape[2:]), array.dtype)
             larger[:, :old] = array
             setattr(self, name, larger)
 
@@ -145,8 +212,8 @@ class LatentPool:
         self._slots: Any = self._new(max(slots, len(like)))
         self.used = 0
 
-    def add(self, latents: Latent) -> np.ndarray:
-        """Store latents ``[M, ...]``; their slots, ``int64 [M]``."""
+    def add(self, latents: Latent) -> int:
+        """Store latents ``[M, ...]``; the slot of the first, which the others follow."""
         end = self.used + len(latents)
         if end > len(self._slots):
             larger = self._new(max(end, 2 * len(self._slots)))
@@ -156,14 +223,13 @@ class LatentPool:
             self._slots[self.used : end] = latents
         else:
             self._slots.narrow(0, self.used, len(latents)).copy_(latents.detach())
-        slots = np.arange(self.used, end)
-        self.used = end
-        return slots
+        first, self.used = self.used, end
+        return first
 
     def take(self, slots: np.ndarray) -> Latent:
         """Latents ``[M, ...]`` of slots ``int64 [M]``."""
         if isinstance(self._slots, np.ndarray):
-            return self._slots[slots]
+            return np.take(self._slots, slots, axis=0)
         return self._slots.index_select(0, self._index(slots))
 
 
@@ -172,7 +238,9 @@ def finite_rows(latents: Latent) -> np.ndarray:
     if isinstance(latents, np.ndarray):
         if latents.dtype == object:
             return np.ones(len(latents), bool)
+        if math.isfinite(float(latents.sum())):  # what is not finite spreads to the sum
+            return np.ones(len(latents), bool)
         return np.asarray(np.isfinite(latents.reshape(len(latents), -1)).all(axis=1))
-    if math.isfinite(float(latents.detach().sum())):  # what is not finite spreads to the sum
+    if math.isfinite(float(latents.detach().sum())):
         return np.ones(len(latents), bool)
     return latents.isfinite().reshape(len(latents), -1).all(dim=1).cpu().numpy()

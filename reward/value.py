@@ -66,17 +66,23 @@ class ValueModel:
     def score(self, latent: Latent, instruction: Sequence[str]) -> Score:
         """See ``RewardModel.score``; ``latent`` is ``[M, D]`` or ``[M, P, D]``."""
         particles = torch.as_tensor(latent)
-        members = self.network.members
-        words = text_features(instruction).to(particles.device)
-        if particles.dim() == 2 or particles.shape[1] == members:
+        value, spread = self.judge(particles, self.words(instruction).to(particles.device))
+        return Score(value=value.float().cpu().numpy(), spread=spread.float().cpu().numpy())
+
+    def words(self, instruction: Sequence[str]) -> Tensor:
+        """Instructions as ``judge`` takes them, ``float32 [M, TEXT_SIZE]``."""
+        return text_features(instruction)
+
+    def judge(self, particles: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+        """``score`` from tensors to tensors, without leaving the device: value and spread ``[M]``."""
+        if particles.dim() == 2 or particles.shape[1] == self.network.members:
             state = particles if particles.dim() == 2 else particles.transpose(0, 1)
-            values = self.network(state, words).sigmoid()
+            values = self.network(state, words).float().sigmoid()
         else:
             count = particles.shape[1]
-            values = self.network(particles.flatten(0, 1), words.repeat_interleave(count, dim=0)).sigmoid()
-            values = values.unflatten(1, (-1, count)).transpose(1, 2).flatten(0, 1)
-        spread = values.std(dim=0, unbiased=False)
-        return Score(value=values.mean(dim=0).float().cpu().numpy(), spread=spread.float().cpu().numpy())
+            logits = self.network(particles.flatten(0, 1), words.repeat_interleave(count, dim=0))
+            values = logits.float().sigmoid().unflatten(1, (-1, count)).transpose(1, 2).flatten(0, 1)
+        return values.mean(dim=0), values.std(dim=0, unbiased=False)
 
     def save(self, path: Path) -> None:
         """Writes weights and shape to one safetensors file."""

@@ -123,14 +123,16 @@ class LatentWorldModel:
                 "Plan with the chunk length that the models were trained on."
             )
         actions = torch.from_numpy(np.ascontiguousarray(chunks, np.float32)).to(self.device)
-        particles = torch.as_tensor(latent).transpose(0, 1)
-        following, done = self.dynamics(particles, actions)
-        disagreement = following.std(dim=0, unbiased=False).square().mean(-1).sqrt()
-        return Prediction(
-            latent=following.transpose(0, 1),
-            disagreement=disagreement.cpu().numpy(),
-            done=done.sigmoid().mean(dim=0).cpu().numpy(),
-        )
+        following, disagreement, done = self.jump(torch.as_tensor(latent), actions)
+        return Prediction(following, disagreement.cpu().numpy(), done.cpu().numpy())
+
+    def jump(self, latent: Tensor, chunks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``step`` from tensors to tensors, without leaving the device: next latents ``[M, E, D]``,
+        disagreement and done-probability ``[M]``."""
+        following, done = self.dynamics(latent.transpose(0, 1), chunks)
+        apart = following - following.mean(dim=0)  # std() takes several times longer on the CPU
+        disagreement = apart.square().mean(dim=(0, 2)).sqrt()
+        return following.transpose(0, 1), disagreement, done.float().sigmoid().mean(dim=0)
 
     def save(self, folder: Path, lineage: dict[str, Any]) -> None:
         """Writes ``world_model.safetensors``; ``lineage`` says what it was trained on."""

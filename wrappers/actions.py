@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,29 +19,29 @@ class Answer:
     """What a policy returned, understood.
 
     Attributes:
-        raw: The object itself: an array, tensor or list, alone, in a dictionary, or first in a tuple.
-        actions: Its actions as they came, ``[A]``, ``[H, A]``, ``[B, A]`` or ``[B, H, A]``.
-        chunk: ``float32 [B, H, A]``; a single action is held for the whole chunk.
+        raw: The object itself.
+        chunk: ``float32 [B, H, A]``, environment units; a single action is held for the whole chunk.
         single: Whether the policy returns one action a call.
+        write: From a chunk ``[B, H, A]`` to the same kind of object with its actions; of a policy of single
+            actions, with the first of them.
     """
 
     raw: Any
-    actions: Any
     chunk: np.ndarray
     single: bool
-
-    def with_actions(self, chunk: np.ndarray) -> Any:
-        """The same kind of object with other actions;
-
-        of ``chunk [B, H, A]`` a single action takes the first.
-        """
-        values = chunk[:, 0] if self.single else chunk
-        values = values.reshape(np.shape(_numpy(self.actions)))
-        return _replaced(self.raw, _like(values, self.actions))
+    write: Callable[[np.ndarray], Any]
 
 
-def read(raw: Any, batch: int, horizon: int, size: int) -> Answer:
+def read(raw: Any, batch: int, horizon: int, size: int, *, longer: bool = False) -> Answer:
     """The actions in what a policy returned.
+
+    Args:
+        raw: What it returned.
+        batch: Number of rows B.
+        horizon: Chunk length H to plan with.
+        size: Action size A.
+        longer: Take chunks of more than H steps too. Their first H are planned with, and what is written in
+            their place has H steps: what the policy meant for later belongs to another beginning.
 
     Raises:
         ForethoughtError: There are none, or their shape fits neither one action nor a chunk.
@@ -51,14 +51,19 @@ def read(raw: Any, batch: int, horizon: int, size: int) -> Answer:
         array = np.array(_numpy(actions), np.float32)
     except (TypeError, ValueError):
         array = np.zeros(0, np.float32)
-    shape = array.shape
-    if shape == (batch, horizon, size):
-        return Answer(raw, actions, array, single=False)
-    if batch == 1 and shape == (horizon, size):
-        return Answer(raw, actions, array[None], single=False)
+
+    def write(chunk: np.ndarray, single: bool = False) -> Any:
+        values = chunk[:, 0] if single else chunk
+        return _replaced(raw, _like(values.reshape(written), actions))
+
+    if longer and (array.ndim == 3 or (array.ndim == 2 and batch == 1)):
+        array = array[..., :horizon, :]
+    shape = written = array.shape
+    if shape == (batch, horizon, size) or (batch == 1 and shape == (horizon, size)):
+        return Answer(raw, array.reshape(batch, horizon, size), single=False, write=write)
     if shape == (batch, size) or (batch == 1 and shape == (size,)):
-        held = np.repeat(array.reshape(batch, 1, size), horizon, axis=1)
-        return Answer(raw, actions, held, single=True)
+        chunk = held(array.reshape(batch, size), horizon)
+        return Answer(raw, chunk, single=True, write=lambda chunk: write(chunk, single=True))
     given = f"{type(raw).__name__} with keys {list(raw)}" if isinstance(raw, Mapping) else type(raw).__name__
     raise ForethoughtError(
         f"The policy returned {given} of shape {list(shape)}. Expected one action [{size}] or [{batch}, "
@@ -68,6 +73,11 @@ def read(raw: Any, batch: int, horizon: int, size: int) -> Answer:
         "function "
         "that cuts the chunk."
     )
+
+
+def held(actions: np.ndarray, horizon: int) -> np.ndarray:
+    """Actions ``[..., A]`` as chunks ``[..., H, A]`` that repeat them."""
+    return np.repeat(np.asarray(actions, np.float32)[..., None, :], horizon, axis=-2)
 
 
 class Queue:

@@ -30,10 +30,14 @@ from ..interfaces import (
     Planner,
     Policy,
     Reasoner,
+    RowPlanner,
 )
 from . import checks
 from .deadline import DeadlineExceeded, DeadlineRunner
 from .guard import Guard
+from .limits import Limits
+from .rows import merge, sample_rows, take_policy, without_plan
+from .safety import make_guard
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +46,7 @@ PROBLEMS = {
     "seeds": "missing or of a wrong shape; zeros stand in",
     "reasoner": "raised, or returned an unusable observation; the observation is used as it came",
     "policy": "raised, or its own chunk had a wrong shape or NaN; held still",
-    "samples": "NaN in further samples of the policy; its own chunk stands in for them",
+    "samples": "further samples of the policy raised or held NaN; its own chunk stands in for them",
     "planner": "raised, or returned a wrong shape or NaN; the policy's own chunk is executed",
     "deadline": "the planner was late; the policy's own chunk is executed",
     "guard": "raised, or rejected the chunk; the policy's own chunk is executed, or held still",
@@ -58,7 +62,8 @@ class Controller:
         policy: Proposes chunks.
         planner: Chooses among what it imagines; None executes the policy's own chunk.
         reasoner: Looks at the observation first.
-        guard: Looks at the chunk last; by default it clips to the policy's action bounds.
+        guard: Looks at the chunk last; by default it clips to the policy's action bounds. ``safety.Limits``
+            make one that keeps them.
         samples: Chunks asked of the policy per row when there is a planner; by default as many as the planner
             compares (its ``n``), or 8.
         deadline_ms: Wall time after which the planner is given up and the policy's own chunk is taken. The
@@ -76,7 +81,7 @@ class Controller:
         planner: Planner | None,
         *,
         reasoner: Reasoner | None = None,
-        guard: Guard | None = None,
+        guard: Guard | Limits | None = None,
         samples: int | None = None,
         deadline_ms: float | None = None,
     ) -> None:
@@ -93,7 +98,8 @@ class Controller:
                     f"The controller needs a policy with propose, action_spec and horizon; "
                     f"{type(policy).__name__} has no {name}. forethought.wrap takes other objects."
                 )
-        for part, method in ((planner, "plan"), (reasoner, "consider"), (guard, "check")):
+        self.guard: Any = make_guard(guard, policy.action_spec)
+        for part, method in ((planner, "plan"), (reasoner, "consider"), (self.guard, "check")):
             if part is not None and not callable(getattr(part, method, None)):
                 raise ForethoughtError(
                     f"The controller needs an object with a method {method} here; got {type(part).__name__}."
@@ -101,7 +107,6 @@ class Controller:
         self.policy = policy
         self.planner = planner
         self.reasoner = reasoner
-        self.guard = guard or Guard(policy.action_spec)
         self.samples = samples
         self.deadline_ms = deadline_ms
         self.counters: Counter[str] = Counter()
@@ -109,9 +114,11 @@ class Controller:
         self._spec = policy.action_spec
         self._horizon = int(policy.horizon)
         self._runner = DeadlineRunner()
+        self._batch = 0
         self._last: np.ndarray | None = (
             None  # [B, A], last action of each row's last good chunk; NaN before one
         )
+        self._executed: list[np.ndarray] = []  # [B, T, A] each, since the guard was last told
 
     def reset(self) -> None:
         """Call when an episode starts. Resets the policy too, if it can be."""
@@ -120,9 +127,9 @@ class Controller:
 
     def forget(self) -> None:
         """What `reset` does, without resetting the policy."""
-        self._last = None
-        _reset(self.planner)
-        _reset(self.reasoner)
+        self._last, self._executed = None, []
+        for part in (self.planner, self.reasoner, self.guard):
+            _reset(part)
 
     def decide(self, observation: Observation, seeds: np.ndarray) -> Decision:
         """What to execute, for each row of the observation. ``seeds`` is ``int64 [B]``. Does not raise."""
@@ -133,7 +140,7 @@ class Controller:
             self.count("controller", batch, error)
             nothing = np.zeros(batch, np.int32)
             held = hold_still(self._spec, self._horizon, self._last_actions(batch))
-            return _without_plan(held, nothing == 0, ("controller failed: hold still",) * batch)
+            return without_plan(held, nothing == 0, ("controller failed: hold still",) * batch)
 
     def _decide(self, observation: Observation, seeds: np.ndarray) -> Decision:
         clock = _Clock()
@@ -154,18 +161,21 @@ class Controller:
 
         default = "no planner" if self.planner is None else "fallback: " + what
         reason = tuple("policy failed: hold still" if row else default for row in failed)
-        decision = _without_plan(own, failed if self.planner is None else unusable | failed, reason)
+        decision = without_plan(own, failed if self.planner is None else unusable | failed, reason)
         rows = np.flatnonzero(~(unusable | failed))
+        self._same_rows(batch)
         if self.planner is not None and rows.size:
             seen = observation if rows.size == batch else observation.rows(rows)
-            planned = self._plan(seen, _sample_rows(samples, rows), seeds[rows], own[rows])
-            decision = _merge(decision, rows, planned)
+            planned = self._plan(seen, sample_rows(samples, rows), seeds[rows], own[rows], rows)
+            decision = merge(decision, rows, planned)
             clock.lap("search")
             clock.milliseconds |= planned.milliseconds
 
+        self._tell_guard(observation, sum(clock.milliseconds.values()), batch)
         decision, held = self._guarded(decision, own, failed)
         clock.lap("guard")
         self._last = np.where((failed | held)[:, None], self._last_actions(batch), decision.chunk[:, -1])
+        self._executed = [decision.chunk]
         return replace(decision, milliseconds=clock.milliseconds)
 
     def _seeds(self, seeds: Any, batch: int) -> np.ndarray:
@@ -231,21 +241,34 @@ class Controller:
         parts = [part[:, np.minimum(np.arange(most), part.shape[1] - 1)] for part in parts]
         return ActionSamples(np.concatenate(parts)), np.concatenate(failed)
 
+    def _same_rows(self, batch: int) -> None:
+        """Batches of another size hold other robots: nothing that was remembered of a row is true of them."""
+        if batch != self._batch and self._batch and isinstance(self.planner, RowPlanner):
+            _reset(self.planner)
+        self._batch = batch
+
     def _plan(
-        self, observation: Observation, samples: ActionSamples, seeds: np.ndarray, own: np.ndarray
+        self,
+        observation: Observation,
+        samples: ActionSamples,
+        seeds: np.ndarray,
+        own: np.ndarray,
+        rows: np.ndarray,
     ) -> Decision:
-        """The planner's decision, with the policy's own chunk wherever it must not be followed."""
+        """The planner's decision, with the policy's own chunk wherever it must not be followed. ``rows`` are
+        the places in the whole batch, by which a planner that remembers knows them again."""
         batch, planner = len(seeds), self.planner
         assert planner is not None
+
+        def plan() -> Decision:
+            if isinstance(planner, RowPlanner):
+                return planner.plan_rows(observation, samples, seeds, rows)
+            return planner.plan(observation, samples, seeds)
+
         kind = "planner"
-        decision = _without_plan(own, np.ones(batch, bool), ("",) * batch)
+        decision = without_plan(own, np.ones(batch, bool), ("",) * batch)
         try:
-            if self.deadline_ms is None:
-                planned = planner.plan(observation, samples, seeds)
-            else:
-                planned = self._runner.run(
-                    lambda: planner.plan(observation, samples, seeds), self.deadline_ms
-                )
+            planned = plan() if self.deadline_ms is None else self._runner.run(plan, self.deadline_ms)
             failed, what = checks.failed_rows(planned, batch, self._horizon, self._spec.size)
             if not failed.all():
                 decision = replace(planned, milliseconds=dict(planned.milliseconds))
@@ -255,7 +278,7 @@ class Controller:
             failed, what = np.ones(batch, bool), error
         if failed.any():
             self.count(kind, failed, what)
-            decision = _take_policy(decision, failed, own, f"fallback: {_words(what)}")
+            decision = take_policy(decision, failed, own, f"fallback: {_words(what)}")
         gave_up = np.asarray(decision.fallback, bool) & ~failed
         if gave_up.any():
             self.count("planner", gave_up, decision.reason[int(np.argmax(gave_up))])
@@ -266,11 +289,15 @@ class Controller:
         self, decision: Decision, own: np.ndarray, failed: np.ndarray
     ) -> tuple[Decision, np.ndarray]:
         """The decision as the guard lets it pass, and the rows ``bool [B]`` that it holds still."""
-        chunk, rejected, what = self._checked(decision.chunk)
+        chunk, rejected, words = self._checked(decision.chunk)
         if rejected.any():
+            what = "; ".join(sorted({word for word, bad in zip(words, rejected, strict=True) if bad}))
             self.count("guard", rejected, what)
-            decision = _take_policy(replace(decision, chunk=chunk), rejected, own, f"guard: {what}")
-            chunk, rejected, _ = self._checked(decision.chunk)
+            decision = take_policy(replace(decision, chunk=chunk), rejected, own, f"guard: {what}")
+            chunk, rejected, again = self._checked(decision.chunk)
+            words = tuple(
+                "; ".join(dict.fromkeys(filter(None, pair))) for pair in zip(words, again, strict=True)
+            )
         held = rejected & ~failed
         if rejected.any():
             chunk = np.where(
@@ -278,21 +305,39 @@ class Controller:
                 hold_still(self._spec, self._horizon, self._last_actions(len(own))),
                 chunk,
             )
-        return replace(decision, chunk=chunk), held
+        return replace(decision, chunk=chunk, guard=words), held
 
-    def _checked(self, chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+    def executed(self, actions: np.ndarray, *, instead: bool = False) -> None:
+        """Notes actions ``[B, T, A]`` that were executed after the latest decision, for the guard.
+
+        Args:
+            actions: What was executed.
+            instead: Of the latest decision only these were; by default it was executed whole, and these
+                after it.
+        """
+        self._executed = [actions] if instead else [*self._executed, actions]
+
+    def _tell_guard(self, observation: Any, milliseconds: float, batch: int) -> None:
+        notice = getattr(self.guard, "notice", None)
+        if not callable(notice):
+            return
+        done = [actions for actions in self._executed if len(actions) == batch]
+        try:
+            notice(observation, np.concatenate(done, axis=1) if done else None, milliseconds)
+        except Exception as error:
+            self.count("guard", batch, error)
+
+    def _checked(self, chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
         try:
             report = self.guard.check(chunk.copy())
             checked, rejected = np.asarray(report.chunk, np.float32), np.asarray(report.rejected, bool)
             if checked.shape != chunk.shape or rejected.shape != chunk.shape[:1]:
                 raise ValueError(f"the guard returned {checked.shape} for {chunk.shape}")
-            rejected = rejected | ~checks.finite_rows(checked)
-            what = "; ".join(sorted({word for word, bad in zip(report.reason, rejected, strict=True) if bad}))
-            return checked, rejected, what
+            return checked, rejected | ~checks.finite_rows(checked), tuple(report.reason)
         except Exception as error:
             self.count("guard", len(chunk), error)
             report = Guard(self._spec).check(chunk)
-            return report.chunk, report.rejected, "NaN or infinity in the action"
+            return report.chunk, report.rejected, report.reason
 
     def _last_actions(self, batch: int) -> np.ndarray:
         if self._last is None or len(self._last) != batch:
@@ -327,54 +372,6 @@ def _reset(part: object) -> None:
     reset = getattr(part, "reset", None)
     if callable(reset):
         reset()
-
-
-def _without_plan(chunk: np.ndarray, fallback: np.ndarray, reason: tuple[str, ...]) -> Decision:
-    batch = len(chunk)
-    return Decision(
-        chunk=chunk.copy(),
-        slot=np.zeros(batch, np.int32),
-        value=np.full(batch, np.nan, np.float32),
-        policy_value=np.full(batch, np.nan, np.float32),
-        overridden=np.zeros(batch, bool),
-        fallback=fallback.copy(),
-        reason=reason,
-        simulations=np.zeros(batch, np.int32),
-    )
-
-
-def _take_policy(decision: Decision, rows: np.ndarray, own: np.ndarray, reason: str) -> Decision:
-    """The decision with the policy's own chunk ``own [B, H, A]`` in some rows ``bool [B]``."""
-    return replace(
-        decision,
-        chunk=np.where(rows[:, None, None], own, decision.chunk).astype(np.float32),
-        slot=np.where(rows, 0, decision.slot).astype(np.int32),
-        value=np.where(rows, np.nan, decision.value).astype(np.float32),
-        policy_value=np.where(rows, np.nan, decision.policy_value).astype(np.float32),
-        overridden=np.asarray(decision.overridden, bool) & ~rows,
-        fallback=np.asarray(decision.fallback, bool) | rows,
-        reason=tuple(reason if taken else text for taken, text in zip(rows, decision.reason, strict=True)),
-        candidates=None if rows.all() else decision.candidates,
-    )
-
-
-def _merge(decision: Decision, rows: np.ndarray, planned: Decision) -> Decision:
-    """The decision with some rows (integers) replaced by those of a smaller one."""
-    if len(rows) == len(decision.chunk):
-        return planned
-    merged: dict[str, Any] = {}
-    for name in ("chunk", "slot", "value", "policy_value", "overridden", "fallback", "simulations"):
-        merged[name] = getattr(decision, name).copy()
-        merged[name][rows] = getattr(planned, name)
-    reason = list(decision.reason)
-    for row, text in zip(rows, planned.reason, strict=True):
-        reason[row] = text
-    return replace(decision, reason=tuple(reason), **merged)
-
-
-def _sample_rows(samples: ActionSamples, rows: np.ndarray) -> ActionSamples:
-    log_probability = samples.log_probability
-    return ActionSamples(samples.chunks[rows], None if log_probability is None else log_probability[rows])
 
 
 def _words(what: str | Exception) -> str:

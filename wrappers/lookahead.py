@@ -23,6 +23,7 @@ class Lookahead:
         controller: Decides, and counts what goes wrong.
         last: The latest decision, or None.
         begin: Begins an episode as the wrapped object's ``reset`` does, also where it has none.
+        dry_run: Whether the policy acts as if it were not wrapped, whatever is decided.
     """
 
     def __init__(
@@ -30,8 +31,11 @@ class Lookahead:
         controller: Controller,
         seed: int = 0,
         another: Callable[[Policy], Controller] | None = None,
+        *,
+        dry_run: bool = False,
     ) -> None:
         self.controller = controller
+        self.dry_run = dry_run
         self.last: Decision | None = None
         self.begin: Callable[..., Any] = self.reset
         self._seed, self._episode, self._index = seed, 0, 0
@@ -52,7 +56,7 @@ class Lookahead:
             raise ForethoughtError(
                 "Only what forethought.wrap made can look ahead in several episodes at once."
             )
-        return Lookahead(self._another(policy), self._seed, self._another)
+        return Lookahead(self._another(policy), self._seed, self._another, dry_run=self.dry_run)
 
     @property
     def counters(self) -> Counter[str]:

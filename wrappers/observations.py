@@ -21,6 +21,7 @@ INSTRUCTION_KEYS = (
     "prompt",
     "task",
     "task_description",
+    "task_label",
     "language_instruction",
     "language",
     "lang",

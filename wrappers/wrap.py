@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from ..interfaces import ActionSpec, ForethoughtError, Observation, Planner, Policy, Reasoner
-from . import policies
+from . import policies, seeing
 from .controller import Controller
 from .guard import Guard
+from .limits import Limits
 from .lookahead import Lookahead, fresh
 from .models import Models, load_models
 from .observations import from_call
@@ -35,10 +36,13 @@ def wrap(
     method: str | None = None,
     action_spec: ActionSpec | None = None,
     horizon: int | None = None,
+    gripper_open: float | None = None,
+    processors: Any = None,
     reasoner: Reasoner | None = None,
-    guard: Guard | None = None,
+    guard: Guard | Limits | None = None,
     samples: int | None = None,
     deadline_ms: float | None = None,
+    dry_run: bool = False,
     seed: int = 0,
     **options: Any,
 ) -> Any:
@@ -55,15 +59,22 @@ def wrap(
             an object.
         planner: The name of a preset, or a planner.
         observation: From the arguments that the policy is called with to an Observation. Not needed where the
-            policy gets an Observation or a dictionary with the usual keys.
+            policy gets an Observation or a dictionary with the usual keys, nor where ``seeing`` says it.
         method: The method to take over, when it has an unusual name.
         action_spec: What the numbers of an action mean; by default what the policy or the models say.
         horizon: Chunk length H in control steps; by default the models'.
+        gripper_open: The environment's gripper command for open, where the policy writes 1 for open and 0
+            for closed, as OpenVLA does, and the environment does not. Of OpenVLA on known data it is known.
+        processors: The pre- and the postprocessor of a policy that keeps them outside of itself (LeRobot); by
+            default those saved beside its weights.
         reasoner: Looks at the observation before the policy does (only where the policy takes our
             Observation).
-        guard: Looks at the chunk last; by default it clips to the action bounds.
+        guard: Looks at the chunk last; by default it clips to the action bounds. ``Limits`` of a robot make
+            one that keeps them.
         samples: Chunks asked of the policy, where it can give several; see ``Controller``.
         deadline_ms: Wall time after which the planner is given up; None waits.
+        dry_run: Decide, and let the policy act as if it were not wrapped. ``wrapped.forethought.last`` is
+            what would have been done.
         seed: Seed of all draws.
         **options: Options of the preset, such as ``simulations``.
 
@@ -91,16 +102,26 @@ def wrap(
         method=method,
         action_spec=action_spec or models_spec,
         horizon=models_horizon if horizon is None else horizon,
+        gripper_open=gripper_open,
+        told=observation is not None,
+        processors=processors,
     )
     body = _body(policy)
     adapter = policies.adapt(body, settings)
     chooser = _planner(planner, models, adapter.policy.action_spec, options)
-    driven = {"reasoner": reasoner, "guard": guard, "samples": samples, "deadline_ms": deadline_ms}
+    driven = {"reasoner": reasoner, "samples": samples, "deadline_ms": deadline_ms}
 
     def another(policy: Policy) -> Controller:
-        return Controller(policy, fresh(chooser), **driven)
+        if callable(getattr(guard, "reset", None)):
+            raise ForethoughtError(
+                f"Several episodes at once need a guard each, and this {type(guard).__name__} remembers one. "
+                "Hand wrap(guard=Limits(…)) instead: a guard is then made for every episode."
+            )
+        return Controller(policy, fresh(chooser), guard=guard, **driven)
 
-    lookahead = Lookahead(Controller(adapter.policy, chooser, **driven), seed, another)
+    lookahead = Lookahead(
+        Controller(adapter.policy, chooser, guard=guard, **driven), seed, another, dry_run=dry_run
+    )
     methods = dict(adapter.methods(lookahead))
     methods["reset"] = lookahead.begin = _reset(body, lookahead, adapter.on_reset)
     if _is_function(policy):
@@ -136,6 +157,7 @@ class WrappedFunction:
 
 
 def _observe(cameras: tuple[str, ...], *args: Any, **kwargs: Any) -> Observation:
+    args, kwargs = seeing.current() or (args, kwargs)
     observation = from_call(args, kwargs, cameras)
     missing = [camera for camera in cameras if camera not in observation.images]
     if missing:

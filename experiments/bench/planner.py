@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 from ...interfaces import ForethoughtError
-from . import regret, table, timing
+from . import depth, regret, table, timing
 from .peer import Peer
 from .problem import CLOCKS, NETWORKS, Sizes
 from .throughput import PROPOSALS, Setting, grid, linearity, measure, memory
@@ -23,7 +23,7 @@ from .throughput import PROPOSALS, Setting, grid, linearity, measure, memory
 WIDTH = 120
 """Columns of the tables where they go to a file."""
 
-SECTIONS = ("throughput", "memory", "regret", "milliseconds", "density", "gpu")
+SECTIONS = ("throughput", "memory", "regret", "depth", "milliseconds", "density", "gpu")
 """What can be measured, in this order."""
 
 
@@ -34,7 +34,7 @@ def bench_planner(
     actions: Sequence[str] = ("shared", "sampled"),
     batch: Sequence[int] = (1, 16),
     simulations: Sequence[int] = (64, 256, 1024, 4096),
-    wave: Sequence[int] = (1, 8, 32),
+    wave: Sequence[int] = (8, 32),
     threads: Sequence[int | str] = (1, "all"),
     networks: Sequence[str] = ("numpy", "torch"),
     latent: int = 128,
@@ -42,9 +42,12 @@ def bench_planner(
     horizon: int = 8,
     candidates: int = 16,
     repeats: int = 15,
-    seconds: float = 10.0,
+    seconds: float = 4.0,
     regret_rows: int = 400,
     regret_simulations: Sequence[int] = (64, 256),
+    regret_candidates: Sequence[int] = (8, 16),
+    depth_rows: int = 400,
+    depth_simulations: Sequence[int] = (64, 256),
     decisions: int = 1000,
     budget_milliseconds: float = 50.0,
     wave_milliseconds: float = 5.0,
@@ -68,6 +71,9 @@ def bench_planner(
         seconds: After which a cell of settings ends, once it has 3 rounds.
         regret_rows: Instances of every problem with a known optimum.
         regret_simulations: Their budgets.
+        regret_candidates: Chunks that a node of theirs chooses from.
+        depth_rows: Instances of every problem on which depth and width are compared.
+        depth_simulations: Their budgets.
         decisions: How many are made against the clock.
         budget_milliseconds: Budget of each.
         wave_milliseconds: What the model takes for a wave.
@@ -78,7 +84,13 @@ def bench_planner(
     Raises:
         ForethoughtError: A name is unknown, a number is not positive, or the peer is not there.
     """
-    check(sections, actions, networks, clock, [*batch, *simulations, *wave, repeats, decisions, regret_rows])
+    check(
+        sections,
+        actions,
+        networks,
+        clock,
+        [*batch, *simulations, *wave, repeats, decisions, regret_rows, depth_rows, *depth_simulations],
+    )
     console, sizes = Console(), Sizes(latent, hidden, horizon, candidates)
     if not console.is_terminal:
         console = Console(width=WIDTH)
@@ -112,8 +124,15 @@ def bench_planner(
         }
         console.print(table.memory(found["memory"]))
     if "regret" in sections:
-        found["regret"] = regret.measure(regret_simulations, wave, rows=regret_rows)
+        found["regret"] = [
+            row
+            for count in regret_candidates
+            for row in regret.measure(regret_simulations, wave, rows=regret_rows, candidates=count)
+        ]
         console.print(table.regret(found["regret"]))
+    if "depth" in sections:
+        found["depth"] = depth.measure(depth_simulations, rows=depth_rows)
+        console.print(table.depth(found["depth"]))
     if "milliseconds" in sections:
         found["milliseconds"] = timing.milliseconds_kept(
             sizes, decisions=decisions, budget=budget_milliseconds, wave_takes=wave_milliseconds, clock=clock

@@ -4,13 +4,13 @@ say how long they took."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
 from itertools import pairwise
 
 import numpy as np
 import torch
+from numba import njit
 from torch import nn
 
 from ...interfaces import (
@@ -23,7 +23,8 @@ from ...interfaces import (
     Score,
     WorldModel,
 )
-from ...planner import Context, Proposals, Proposed, TreeSearch
+from ...planner import Context, Drawn, KernelProposals, PolicySamples, Proposed, TreeSearch
+from ...planner.parallel import split
 from ...planner.search import Run
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -69,12 +70,25 @@ class Stopwatch:
         """Forget all parts."""
         self.seconds.clear()
 
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """Add what runs inside to the part of that name."""
-        start = self.now()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + self.now() - start
+    def part(self, name: str) -> Part:
+        """Adds what runs inside to the part of that name."""
+        return Part(self, name)
+
+
+class Part:
+    """A stretch of time under a name; a class, because a generator would take as long as what it times."""
+
+    __slots__ = ("name", "start", "watch")
+
+    def __init__(self, watch: Stopwatch, name: str) -> None:
+        self.watch, self.name, self.start = watch, name, 0.0
+
+    def __enter__(self) -> None:
+        self.start = self.watch.now()
+
+    def __exit__(self, *_: object) -> None:
+        watch = self.watch
+        watch.seconds[self.name] = watch.seconds.get(self.name, 0.0) + watch.now() - self.start
 
 
 def layers(inputs: int, hidden: int, outputs: int, seed: int) -> nn.Sequential:
@@ -118,47 +132,75 @@ class TorchValue:
 
 class NumpyMlp:
     """The same weights multiplied by NumPy's BLAS: torch's (MKL) does without AVX-512 on other makers'
-    processors, and a call costs more. XLA, below the peer, has neither handicap."""
+    processors, and a call costs more. XLA, below the peer, has neither handicap.
 
-    def __init__(self, net: nn.Sequential) -> None:
+    Threads share the rows among them, each with all layers: a product of this size is too short to share."""
+
+    def __init__(self, net: nn.Sequential, squash: Callable[..., np.ndarray]) -> None:
         linear = [part for part in net if isinstance(part, nn.Linear)]
         self.weights = [np.ascontiguousarray(part.weight.detach().numpy().T) for part in linear]
         self.biases = [part.bias.detach().numpy() for part in linear]
+        self._squash = squash
         self._scratch = [np.empty((0, bias.size), np.float32) for bias in self.biases[:-1]]
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         if len(self._scratch[0]) < len(x):  # fresh pages would cost as much as the sums
             self._scratch = [np.empty((len(x), bias.size), np.float32) for bias in self.biases[:-1]]
-        for weight, bias, scratch in zip(self.weights, self.biases, self._scratch):
-            x = np.matmul(x, weight, out=scratch[: len(x)])
-            x += bias
-            np.maximum(x, 0.0, out=x)
-        return x @ self.weights[-1] + self.biases[-1]
+        out = np.empty((len(x), self.biases[-1].size), np.float32)
+
+        def part(start: int, stop: int) -> None:
+            rows = slice(start, stop)
+            hidden = x[rows]
+            for weight, bias, scratch in zip(self.weights, self.biases, self._scratch):
+                hidden = np.matmul(hidden, weight, out=scratch[rows])
+                _activate(hidden, bias)
+            last = np.matmul(hidden, self.weights[-1], out=out[rows])
+            last += self.biases[-1]
+            self._squash(last, out=last)
+
+        split(part, len(x), 64)
+        return out
+
+
+def sigmoid(x: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(−x)) into ``out``."""
+    np.negative(x, out=out)
+    np.exp(out, out=out)
+    out += 1.0
+    return np.reciprocal(out, out=out)
+
+
+@njit(cache=True, nogil=True)
+def _activate(x: np.ndarray, bias: np.ndarray) -> None:
+    """``relu(x + bias)`` in place, in one pass."""
+    for i in range(len(x)):
+        for j in range(bias.size):
+            x[i, j] = max(x[i, j] + bias[j], np.float32(0.0))
 
 
 class NumpyWorld:
     """``TorchWorld`` in NumPy, on the CPU."""
 
     def __init__(self, sizes: Sizes, device: str = "cpu") -> None:
-        self.net = NumpyMlp(TorchWorld(sizes).net)
+        self.net = NumpyMlp(TorchWorld(sizes).net, np.tanh)
 
     def encode(self, observation: Observation) -> Latent:
         return observation.proprioception
 
     def step(self, latent: Latent, chunks: np.ndarray) -> Prediction:
         both = np.concatenate([np.asarray(latent), chunks.reshape(len(chunks), -1)], axis=1)
-        after, zero = self.net(both), np.zeros(len(chunks), np.float32)
-        return Prediction(np.tanh(after, out=after), zero, zero)
+        zero = np.zeros(len(chunks), np.float32)
+        return Prediction(self.net(both), zero, zero)
 
 
 class NumpyValue:
     """``TorchValue`` in NumPy, on the CPU."""
 
     def __init__(self, sizes: Sizes, device: str = "cpu") -> None:
-        self.net = NumpyMlp(TorchValue(sizes).net)
+        self.net = NumpyMlp(TorchValue(sizes).net, sigmoid)
 
     def score(self, latent: Latent, instruction: Sequence[str]) -> Score:
-        value = 1.0 / (1.0 + np.exp(-self.net(np.asarray(latent))[:, 0]))
+        value = self.net(np.asarray(latent))[:, 0]
         return Score(value, np.zeros(len(value), np.float32))
 
 
@@ -200,7 +242,7 @@ class TimedReward:
 class TimedProposals:
     """Proposals whose draws count as ``sampling``."""
 
-    inner: Proposals
+    inner: KernelProposals | PolicySamples
     watch: Stopwatch
 
     @property
@@ -211,6 +253,10 @@ class TimedProposals:
         with self.watch.part("sampling"):
             return self.inner.propose(context, count, keep_policy=keep_policy)
 
+    def draw(self, context: Context, places: np.ndarray) -> Drawn:
+        with self.watch.part("sampling"):
+            return self.inner.draw(context, places)
+
 
 @dataclass(frozen=True, eq=False)
 class TimedSearch(TreeSearch):
@@ -218,9 +264,18 @@ class TimedSearch(TreeSearch):
 
     watch: Stopwatch = field(default_factory=lambda: Stopwatch(time.perf_counter))
 
-    def evaluate(self, run: Run, rows: np.ndarray, nodes: np.ndarray) -> None:
+    def evaluate(self, run: Run, claims: np.ndarray) -> None:
         with self.watch.part("evaluate"):
-            super().evaluate(run, rows, nodes)
+            super().evaluate(run, claims)
+
+
+def timed(search: TreeSearch, watch: Stopwatch) -> TimedSearch:
+    """The same search, noting where its time goes; its proposals must be ``OneByOne``."""
+    settings = {setting.name: getattr(search, setting.name) for setting in fields(search)}
+    settings["world_model"] = TimedWorld(search.world_model, watch)
+    settings["reward_model"] = TimedReward(search.reward_model, watch)
+    settings["proposals"] = TimedProposals(settings["proposals"], watch)
+    return TimedSearch(**settings, watch=watch)
 
 
 @dataclass(frozen=True, eq=False)

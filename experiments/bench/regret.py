@@ -156,7 +156,7 @@ PROBLEMS: dict[str, type[Increments] | type[TwoHills]] = {"increments": Incremen
 
 
 def measure(
-    simulations: Sequence[int], waves: Sequence[int], *, rows: int, candidates: int = 8
+    simulations: Sequence[int], waves: Sequence[int], *, rows: int, candidates: int
 ) -> list[dict[str, Any]]:
     """Mean regret for every problem, budget and wave, and its ratio to that of waves of one.
 
@@ -192,6 +192,7 @@ def measure(
                 found.append(
                     {
                         "problem": name,
+                        "candidates": candidates,
                         "simulations": number,
                         "wave": wave,
                         "evaluated": float(decision.simulations.mean()),

@@ -56,7 +56,8 @@ def bench_serve(
     unknown = sorted(set(sections) - set(SECTIONS))
     if unknown:
         raise ForethoughtError(f"There are no sections {unknown}; there are {list(SECTIONS)}.")
-    console, report = Console(), {"cores": os.cpu_count()}
+    console = Console()
+    report: dict[str, Any] = {"cores": os.cpu_count()}
     if "latency" in sections:
         report["latency"] = latency(requests, simulations)
         _show(console, "milliseconds from question to answer, two 224×224 images", report["latency"])

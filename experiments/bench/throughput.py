@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numba
 import numpy as np
 import torch
 
-from ...planner import Budget, KernelProposals, PolicyKernels, PolicySamples, Proposals
+from ...planner import Budget, KernelProposals, PolicyKernels, PolicySamples, TreeSearch
 from ...planner.search import Run
 from .peer import Peer
-from .problem import (
-    ARM,
-    CLOCKS,
-    NETWORKS,
-    Sizes,
-    Stopwatch,
-    TimedProposals,
-    TimedReward,
-    TimedSearch,
-    TimedWorld,
-    question,
-)
+from .problem import ARM, CLOCKS, NETWORKS, Question, Sizes, Stopwatch, question, timed
 
-PROPOSALS: dict[str, Callable[[], Proposals]] = {
+PROPOSALS: dict[str, Callable[[], KernelProposals | PolicySamples]] = {
     "shared": lambda: PolicySamples(ARM),
     "sampled": lambda: KernelProposals(ARM, (PolicyKernels(bandwidths=(0.08,)),), flip_probability=0.0),
 }
@@ -60,12 +51,12 @@ class Setting:
 
 @dataclass
 class Measured:
-    """What was found for a setting, one entry for each round.
+    """What was found for a setting.
 
     Attributes:
-        seconds: Of a decision.
+        seconds: Of a decision, for each that counts.
         evaluated: Distinct evaluations of a decision, all rows together.
-        parts: Share of the time by part.
+        parts: Share of the time by part, for each decision that noted it.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -98,22 +89,55 @@ def grid(
     return [Setting(a, b, n, w, t, net) for t, a, b, n, (w, net) in cells]
 
 
-def timed_search(setting: Setting, sizes: Sizes, watch: Stopwatch, device: str = "cpu") -> TimedSearch:
+IN_A_ROW = 3
+"""Decisions of a setting that count when it is its turn; one goes before them, which finds the caches full of
+another's data."""
+
+LONG = 2.0
+"""Seconds from which a decision hardly notices that, so that the one counts and is enough."""
+
+
+def search(setting: Setting, sizes: Sizes, device: str = "cpu") -> TreeSearch:
     """The planner that a setting describes, with random weights."""
     assert setting.wave is not None and setting.network is not None
     world, value = NETWORKS[setting.network]
-    return TimedSearch(
-        TimedWorld(world(sizes, device), watch),
-        TimedReward(value(sizes, device), watch),
-        TimedProposals(PROPOSALS[setting.actions](), watch),
+    return TreeSearch(
+        world(sizes, device),
+        value(sizes, device),
+        PROPOSALS[setting.actions](),
         ARM,
         budget=Budget(simulations=setting.simulations),
         children=sizes.actions,
         inner_children=sizes.actions,
         depth=DEPTH,
         wave=setting.wave,
-        watch=watch,
     )
+
+
+class Ours:
+    """A setting of ours, on the clock."""
+
+    def __init__(
+        self, setting: Setting, sizes: Sizes, question: Question, now: Callable[[], float], device: str
+    ) -> None:
+        self._watch, self._question, self._now = Stopwatch(now), question, now
+        self._planner = search(setting, sizes, device)
+        self._timed = timed(self._planner, self._watch)
+
+    def __call__(self, seed: int) -> tuple[float, int]:
+        """Makes a decision: seconds, and distinct evaluations."""
+        return self._decide(self._planner, seed)
+
+    def parts(self, seed: int) -> dict[str, float]:
+        """Makes a decision that notes where its time goes, which takes time itself."""
+        self._watch.reset()
+        took, _ = self._decide(self._timed, seed)
+        return shares(self._watch.seconds, took)
+
+    def _decide(self, planner: TreeSearch, seed: int) -> tuple[float, int]:
+        asked, start = self._question, self._now()
+        decision = planner.plan(asked.observation, asked.samples, asked.seeds + seed)
+        return self._now() - start, int(decision.simulations.sum())
 
 
 def measure(
@@ -126,52 +150,51 @@ def measure(
     peer: Peer | None = None,
     device: str = "cpu",
 ) -> Iterator[tuple[Setting, Measured]]:
-    """Measures settings in rounds, one decision of each in turn, so that whatever else the machine does meets
-    all of them alike. Settings of one cell (all waves, and the peer) go round together.
+    """Measures settings in rounds, a few decisions of each in turn, so that whatever else the machine does
+    meets all of them alike. Settings of one cell (all waves, and the peer) go round together.
 
-    A cell ends after ``repeats`` rounds, or after 3 once it has taken ``seconds``. The first decision of each
-    setting is not counted.
+    A cell ends after ``repeats`` rounds, or after 3 once it has taken ``seconds``. The first round is not
+    counted.
     """
     from threadpoolctl import threadpool_limits
 
-    now = CLOCKS[clock]
-    before = torch.get_num_threads()
+    before, loops = torch.get_num_threads(), numba.get_num_threads()
     try:
         for _, group in itertools.groupby(settings, lambda s: (s.threads, s.actions, s.batch, s.simulations)):
             cell = list(group)
             torch.set_num_threads(cell[0].threads)
-            threadpool_limits(cell[0].threads, "blas")
-            watch = Stopwatch(now)
+            numba.set_num_threads(min(cell[0].threads, loops))
+            threadpool_limits(1, "blas")  # torch has threads of its own, and NumpyMlp shares rows
             asked = question(sizes, cell[0].batch)
-            planners = {s: timed_search(s, sizes, watch, device) for s in cell if s.wave is not None}
+            ours = {s: Ours(s, sizes, asked, CLOCKS[clock], device) for s in cell if s.wave is not None}
             found = {s: Measured() for s in cell}
             taken = 0.0
             for number in range(-1, repeats):
                 for setting in cell:
-                    if setting.wave is None:
-                        assert peer is not None
-                        took, evaluated = peer.ask(setting, sizes)
-                        parts: dict[str, float] = {}
-                    else:
-                        watch.reset()
-                        start = now()
-                        decision = planners[setting].plan(
-                            asked.observation, asked.samples, asked.seeds + number
-                        )
-                        took = now() - start
-                        evaluated = int(decision.simulations.sum())
-                        parts = shares(watch.seconds, took)
-                    taken += took
+                    decide = ours.get(setting) or functools.partial(_ask, peer, setting, sizes)
+                    seed = number * (IN_A_ROW + 1)
+                    first = decide(seed)
+                    counted = [first]
+                    if first[0] < LONG:
+                        counted = [decide(seed + 1 + again) for again in range(IN_A_ROW)]
+                    taken += sum(took for took, _ in counted)
                     if number >= 0:
-                        found[setting].seconds.append(took)
-                        found[setting].evaluated.append(evaluated)
-                        found[setting].parts.append(parts)
+                        found[setting].seconds += [took for took, _ in counted]
+                        found[setting].evaluated += [evaluated for _, evaluated in counted]
+                    if number >= 0 and setting in ours:
+                        found[setting].parts.append(ours[setting].parts(seed))
                 if number >= 2 and taken > seconds:
                     break
             yield from found.items()
     finally:
         torch.set_num_threads(before)
+        numba.set_num_threads(loops)
         threadpool_limits(before, "blas")
+
+
+def _ask(peer: Peer | None, setting: Setting, sizes: Sizes, seed: int) -> tuple[float, int]:
+    assert peer is not None
+    return peer.ask(setting, sizes)
 
 
 def shares(seconds: dict[str, float], whole: float) -> dict[str, float]:
@@ -187,14 +210,14 @@ def shares(seconds: dict[str, float], whole: float) -> dict[str, float]:
 
 def memory(setting: Setting, sizes: Sizes) -> dict[str, float]:
     """Bytes of one node, of one evaluated latent, and of all that a decision keeps per simulation."""
-    search = timed_search(setting, sizes, Stopwatch(CLOCKS["wall"]))
+    planner = search(setting, sizes)
     asked = question(sizes, setting.batch)
-    run = search.search(
-        search.world_model.encode(asked.observation),
+    run = planner.search(
+        planner.world_model.encode(asked.observation),
         asked.observation.instruction,
         asked.samples.chunks,
         asked.seeds,
-        search.budget.start(),
+        planner.budget.start(),
     )
     return weigh(run)
 
@@ -202,8 +225,7 @@ def memory(setting: Setting, sizes: Sizes) -> dict[str, float]:
 def weigh(run: Run) -> dict[str, float]:
     """What the arrays of a finished search take."""
     tree, latent = run.tree, run.pool.take(np.zeros(1, np.int64))
-    each = [a for a in vars(tree).values() if isinstance(a, np.ndarray) and a.shape[:2] == tree.parent.shape]
-    node = sum(a.nbytes for a in each) / tree.parent.size
+    node = (tree.nodes.nbytes + tree.chunk.nbytes) / tree.nodes.size
     of_latent = float(torch.as_tensor(latent).nbytes)
     used, spent = int(tree.size.sum()), int(run.spent.sum())
     return {

@@ -14,6 +14,8 @@ from ...interfaces import Latent, Prediction
 from ...planner import Budget, ChunkSpace, PolicySamples, TreeSearch
 from ...planner.budget import Clock
 from ...planner.density import log_density
+from ...planner.drawing import describe
+from ...planner.one_by_one import Kernels
 from .problem import ARM, CLOCKS, NumpyValue, NumpyWorld, Sizes, question
 
 
@@ -85,17 +87,18 @@ def density_microseconds(
     draw = np.random.default_rng(0)
 
     def chunks(n: int) -> np.ndarray:
-        return ARM.clip(draw.uniform(-1.0, 1.0, (1, n, sizes.horizon, ARM.size)).astype(np.float32))
+        return ARM.clip(draw.uniform(-1.0, 1.0, (n, sizes.horizon, ARM.size)).astype(np.float32))
 
     centres, candidates = chunks(kernels), chunks(queries)
-    known = space.whiten(centres), space.signs(centres)
-    asked = space.whiten(candidates), space.signs(candidates)
+    known, entries = Kernels(space, centres[None]), np.zeros(queries, np.int64)
+    asked = describe(candidates, space.geometry)
 
     def summed() -> object:
-        return log_density(*asked, *known, (0.08,), 0.1)
+        return log_density(*asked, known.white, known.signs, entries, (0.08,), 0.1)
 
     def whole() -> object:
-        return log_density(space.whiten(candidates), space.signs(candidates), *known, (0.08,), 0.1)
+        seen = describe(candidates, space.geometry)
+        return log_density(*seen, known.white, known.signs, entries, (0.08,), 0.1)
 
     found = {"kernels": float(kernels), "queries": float(queries)}
     for name, ask in (("density", summed), ("with_whitening", whole)):

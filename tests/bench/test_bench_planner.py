@@ -41,6 +41,8 @@ def small_run(folder, **options):
         "repeats": 3,
         "regret_rows": 6,
         "regret_simulations": [16],
+        "depth_rows": 4,
+        "depth_simulations": [8],
         "decisions": 3,
         "budget_milliseconds": 6.0,
         "wave_milliseconds": 1.0,
@@ -64,6 +66,7 @@ def test_a_run_measures_every_section_and_counts_distinct_evaluations(tmp_path, 
         assert row["to_peer"] == pytest.approx(row["per_second"] / 50.0)
     assert [row["to_peer"] for row in found["throughput"] if row["wave"] is None] == [1.0] * 8
     assert found["gpu"] == {"skipped": "torch sees no CUDA device here"}
+    assert {row["depth"] for row in found["depth"]} == {0, 1, 2, 3, 4}
     assert found["milliseconds"]["p99"] >= found["milliseconds"]["p50"] > 1.0
     assert found["density"]["density"] > 0.0
     assert "mctx" in capsys.readouterr().out

@@ -200,19 +200,22 @@ def sequential(world, reward, actions, depth, simulations, puct, widening, backu
         node.closed = all(c is not None and c.closed for c in node.children)
 
     root = Node(np.array([0.0]), 0)
-    root.children = [make(root, a) for a in actions]
+    root.children, root.opened = [make(root, a) for a in actions], len(actions)
     refresh(root)
     for _ in range(simulations - len(actions)):
         path = [root]
         while True:
             node = path[-1]
             if not node.children:
-                node.children = [None] * len(actions)
+                node.children, node.opened = [None] * len(actions), 0
             free = [i for i, c in enumerate(node.children) if c is None or not c.closed]
             if node is not root:
                 limit = int(np.ceil(widening.factor * node.visits**widening.power))
-                free = [i for i in free if i < limit] or free[:1]
-            scores = score(node, node.children)
+                node.opened = max(node.opened, min(limit, len(actions)))
+                if not any(i < node.opened for i in free):
+                    node.opened += 1
+                free = [i for i in free if i < node.opened]
+            scores = score(node, node.children[: node.opened])
             pick = max(free, key=lambda i: (scores[i], -i))
             if node.children[pick] is None:
                 node.children[pick] = make(node, actions[pick])

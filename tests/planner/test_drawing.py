@@ -51,13 +51,13 @@ def test_the_hash_is_splitmix64_to_the_bit(stream):
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 48])
-def test_normals_are_box_muller_of_the_uniforms_to_the_bit(n):
+def test_normals_are_box_muller_of_the_uniforms(n):
     keys = stream_keys(np.arange(20), 3)
     pairs = (n + 1) // 2
     uniform = uniforms(keys, 2 * pairs)
     radius, angle = np.sqrt(-2.0 * np.log(uniform[:, :pairs])), 2.0 * np.pi * uniform[:, pairs:]
     expected = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)[:, :n]
-    np.testing.assert_array_equal(normals(keys, n), expected)
+    np.testing.assert_allclose(normals(keys, n), expected, rtol=0.0, atol=1e-14)
 
 
 @pytest.mark.parametrize("horizon", [1, 5, 8])
@@ -74,6 +74,18 @@ def test_perturbing_is_the_deviation_added_flipped_and_clipped_to_the_bit(name, 
     mirrored = 2.0 * space.middle[space.gripper] - bits
     expected[..., space.gripper] = np.where(flip[..., None, :], mirrored, bits)
     np.testing.assert_array_equal(space.perturb(centres, white, flip), spec.clip(expected))
+
+
+def test_a_centre_on_the_middle_or_not_finite_is_clipped_as_the_bounds_say():
+    """A gripper exactly between closes as ``ActionSpec.clip`` has it; what is not a number stays none."""
+    space = ChunkSpace(ARM, 2)
+    centres = np.zeros((1, 2, 2, 7), np.float32)
+    centres[0, 1, 0, 0], centres[0, 1, 1, 1] = np.nan, np.inf
+    white, flip = np.zeros((1, 2, space.dimension)), np.zeros((1, 2, 1), bool)
+    found = space.perturb(centres, white, flip)
+    np.testing.assert_array_equal(found, ARM.clip(centres))
+    assert np.isnan(found[0, 1, 0, 0]) and found[0, 1, 1, 1] == 1.0
+    assert (found[..., 6] == -1.0).all()
 
 
 @pytest.mark.parametrize("name", SPECS)

@@ -67,6 +67,15 @@ class TestDisagreement:
             )
         assert not decision.candidates.visits[1].any()
         assert np.isnan(decision.candidates.value[1]).all()
+        assert decision.candidates.prior[1].tolist() == [1.0] + [0.0] * 31
+
+    def test_a_row_whose_own_chunk_is_not_finite_is_searched_and_says_why(self):
+        samples = scattered([0.01, 0.01, 0.01])
+        samples.chunks[1, 0, 2] = np.nan
+        decision = gated().plan(START, samples, SEEDS)
+        assert "no finite chunk" in decision.reason[1]
+        assert "agree" in decision.reason[0]
+        assert decision.fallback.tolist() == [False, True, False]
 
     def test_samples_that_differ_in_the_gripper_disagree(self):
         samples = scattered([0.01], grippers=2)
@@ -195,6 +204,30 @@ class TestComposition:
         assert ((second.candidates.source == source).sum(axis=1) > 0).tolist() == [False, False, True]
         gate.reset()
         assert not gate.planner._kept
+
+    def test_one_row_can_be_reset_alone_and_a_planner_without_rows_forgets_everything(self):
+        inner = arm_planner("icem", simulations=40, depth=2)
+        gate = gated(inner)
+        gate.plan(START, scattered([0.2, 0.2, 0.2]), SEEDS)
+        gate.reset([1])
+        assert sorted(inner._carried.rows) == [0, 2]
+
+        class Forgetting:
+            resets = 0
+
+            def plan(self, *_):
+                raise AssertionError
+
+            def reset(self):
+                self.resets += 1
+
+        plain = Forgetting()
+        gated(plain).reset([1])
+        assert plain.resets == 1
+
+    def test_two_rows_of_one_name_are_refused(self):
+        with pytest.raises(ForethoughtError, match="distinct"):
+            gated().plan_rows(START, scattered([0.2, 0.2, 0.2]), SEEDS, np.array([1, 1, 2]))
 
     def test_the_preset_builds_it(self):
         options = {"action_spec": ARM, "simulations": 40, "depth": 2}

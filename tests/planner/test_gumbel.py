@@ -116,8 +116,11 @@ def test_every_pair_of_rules_searches_and_keeps_the_policy(root, inner):
 def test_the_rules_do_choose_differently():
     def values(**options):
         planner = arm_planner("forethought", simulations=120, depth=4, **options)
-        decision = planner.plan(observe(np.zeros((1, 7))), policy_samples(ARM, 1, 6, 8), np.array([1]))
-        return tuple(decision.candidates.value[0])
+        rows = 6
+        decision = planner.plan(
+            observe(np.zeros((rows, 7))), policy_samples(ARM, rows, 6, 8), np.arange(rows)
+        )
+        return tuple(decision.candidates.value.ravel())
 
     assert len({values(root=root, children=16) for root in ROOT_RULES}) == 3
     assert len({values(inner=inner, children=2) for inner in INNER_RULES}) == 2

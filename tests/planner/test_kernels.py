@@ -32,6 +32,7 @@ ROOT_RULES = {
     "gumbel": SequentialHalving(simulations=150, gumbel_scale=1.0),
     "puct": Puct(),
     "density": DensityUcb(),
+    "improved": ImprovedPolicy(),
 }
 INNER_RULES = {"puct": Puct(), "density": DensityUcb(), "improved": ImprovedPolicy()}
 BACKUPS = {"mix": TemporalDifferenceMix(), "max": MaximumBackup(), "mean": MeanBackup()}
@@ -60,12 +61,14 @@ def without_kernels(monkeypatch) -> None:
 def assert_same(compiled, arrays) -> None:
     assert (compiled.tree.size == arrays.tree.size).all()
     used = int(compiled.tree.size.max())
+    known = compiled.tree.known()[:, :used]
+    np.testing.assert_array_equal(known, arrays.tree.known()[:, :used])
     for name in ("parent", "first_child", "child_count", "depth", "visits", "pending", "closed", "source"):
         ours, theirs = getattr(compiled.tree, name)[:, :used], getattr(arrays.tree, name)[:, :used]
-        np.testing.assert_array_equal(ours, theirs, err_msg=name)
+        np.testing.assert_array_equal(ours[known], theirs[known], err_msg=name)
     for name in ("prior", "own", "spread", "done", "value", "chunk"):
         ours, theirs = getattr(compiled.tree, name)[:, :used], getattr(arrays.tree, name)[:, :used]
-        np.testing.assert_allclose(ours, theirs, rtol=0.0, atol=1e-12, err_msg=name)
+        np.testing.assert_allclose(ours[known], theirs[known], rtol=0.0, atol=1e-12, err_msg=name)
     assert (compiled.spent == arrays.spent).all()
 
 
@@ -141,5 +144,17 @@ def test_a_row_does_not_depend_on_its_neighbours():
     planner = search(wave=16)
     together, alone = trees(planner, rows=3), trees(planner, rows=1)
     used = int(alone.tree.size[0])
-    np.testing.assert_array_equal(together.tree.visits[0, :used], alone.tree.visits[0, :used])
-    np.testing.assert_array_equal(together.tree.value[0, 1:used], alone.tree.value[0, 1:used])
+    known = alone.tree.known()[0]
+    for name in ("visits", "value", "chunk"):
+        ours, theirs = getattr(together.tree, name)[0, :used], getattr(alone.tree, name)[0, :used]
+        np.testing.assert_array_equal(ours[known[:used]], theirs[known[:used]])
+
+
+@pytest.mark.parametrize("root", [SequentialHalving(simulations=20, value_scale=50.0), None])
+def test_both_forms_agree_where_values_weigh_so_much_that_only_differences_can_be_exponentiated(
+    monkeypatch, root
+):
+    planner = search(root_rule=root, inner_rule=ImprovedPolicy(value_scale=50.0))
+    compiled = trees(planner)
+    without_kernels(monkeypatch)
+    assert_same(compiled, trees(planner))

@@ -142,8 +142,17 @@ def test_the_density_is_the_formula_summed_in_full(
         gripper = np.log(np.where(same, 1.0 - flip, np.where(opposite, flip, 0.0))).sum(axis=-1)
     normal = stats.norm.logpdf(q[:, :, None, None], c[:, None, :, None], widths[:, None]).sum(axis=-1)
     expected = logsumexp(normal + gripper[..., None], axis=(2, 3)) - np.log(2 * kernels)
-    found = log_density(q, signs_q, c, signs_c, tuple(widths), flip)
-    np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-11)
+    entries = np.zeros(rows * queries, np.int64) if constant else np.repeat(np.arange(rows), queries)
+    found = log_density(
+        q.reshape(-1, dimension),
+        signs_q.reshape(rows * queries, grippers, horizon),
+        np.ascontiguousarray(c.swapaxes(1, 2)),
+        np.ascontiguousarray(np.moveaxis(signs_c, 1, -1)),
+        entries,
+        tuple(widths),
+        flip,
+    )
+    np.testing.assert_allclose(found.reshape(rows, queries), expected, rtol=1e-11, atol=1e-11)
 
 
 def test_its_exponentials_are_right_to_the_last_digits():

@@ -21,6 +21,8 @@ from planner_fakes import (
 from forethought.interfaces import ForethoughtError, Observation, Planner, Prediction
 from forethought.planner import TreeReuse, forethought, latent_distance
 
+SEED = np.array([0])
+
 
 def arm_transition(state, chunks):
     return state + 0.1 * chunks.astype(np.float64).mean(axis=1)
@@ -117,6 +119,34 @@ class TestWhatIsKept:
                 out += np.isneginf(subtree.tree.own).sum()
         assert min(total, ended, out) > 0
 
+    def test_a_branch_whose_every_end_is_known_stays_closed(self):
+        """Every third chunk ends the episode: below what is inherited nothing is left to evaluate."""
+
+        def count(state, chunks):
+            return np.concatenate([arm_transition(state[:, :7], chunks), state[:, 7:] + 1.0], axis=1)
+
+        world = FunctionWorld(count, done=lambda state: (state[:, 7] >= 3.0).astype(float))
+        options = {"depth": 4, "children": 6, "inner_children": 2, "memory": None, "backup": "max"}
+        # More simulations than both trees have nodes; a search that did not notice would stop at the clock.
+        planner = reusing(world, simulations=60, milliseconds=20_000, **options)
+        first = planner.plan(Observation({}, np.zeros((1, 8)), ("task",)), policy_samples(ARM, 1, 6, 8), SEED)
+        state = count(np.zeros((1, 8)), first.chunk)
+        second = planner.plan(Observation({}, state, ("task",)), policy_samples(ARM, 1, 6, 8, seed=1), SEED)
+        kept = inherited(second)
+        assert kept == 2
+        # New: the other candidates and their two chunks each; of the inherited nothing, though they lie
+        # three chunks above the longest sequence.
+        assert second.simulations[0] == (6 - kept) * (1 + 2)
+        for remembered in planner._kept.values():
+            check_tree(remembered.subtree.tree, planner.search)
+
+    @pytest.mark.parametrize(("children", "most"), [(9, 4), (10, 4), (3, 1), (2, 0)])
+    def test_at_most_half_of_the_slots_beside_the_policys_are_inherited(self, children, most):
+        planner = reusing(children=children, simulations=80, depth=2)
+        _, state = step(planner, np.zeros((1, 7)))
+        decision, _ = step(planner, state, 1)
+        assert inherited(decision) == most
+
     def test_a_reused_tree_decides_at_least_as_well_on_the_whole(self):
         """Equal budgets: what is inherited is known beside what is searched now."""
         gain = []
@@ -134,8 +164,8 @@ class TestWhatIsKept:
 def check_tree(tree, search):
     """Links, counts, values and closedness of every node agree with its children's."""
     discount = search.scoring.discount**8
-    for row in range(tree.batch):
-        for node in range(int(tree.size[row])):
+    for row, known in enumerate(tree.known()):
+        for node in np.flatnonzero(known).tolist():
             first, count = int(tree.first_child[row, node]), int(tree.child_count[row, node])
             assert tree.pending[row, node] == 0
             if node:
@@ -149,11 +179,13 @@ def check_tree(tree, search):
             children = np.arange(first, first + count)
             assert (tree.parent[row, children] == node).all()
             np.testing.assert_allclose(tree.prior[row, children].sum(), 1.0)
+            assert node == 0 or 0 < count <= search.inner_children
             seen = np.isfinite(tree.value[row, children])
             assert tree.visits[row, node] == (node > 0) + tree.visits[row, children].sum()
             assert (tree.latent[row, children[seen]] >= 0).all()
             if node or np.isfinite(tree.value[row, 1]):  # a row without a value for the policy is closed
-                assert tree.closed[row, node] == tree.closed[row, children].all()
+                whole = node == 0 or count == search.inner_children
+                assert tree.closed[row, node] == (whole and tree.closed[row, children].all())
             if node:
                 backed = search.backup(
                     tree.own[row, [node]],
@@ -253,6 +285,14 @@ class TestWhatIsForgotten:
         with pytest.raises(ForethoughtError, match=words):
             reusing(**options)
 
+    def test_nothing_but_the_predicted_state_itself_may_be_asked_for(self):
+        planner = TreeReuse(reusing().search, tolerance=0.0, exact=0.0)
+        _, state = step(planner, np.zeros((1, 7)))
+        assert inherited(step(planner, state, 1)[0]) > 0
+        planner.reset()
+        _, state = step(planner, np.zeros((1, 7)))
+        assert inherited(step(planner, np.nextafter(state, 1.0), 1)[0]) == 0
+
 
 def observe_state(decision):
     """The states from which ``TestWhatIsForgotten.second`` planned, with a change of 0.01."""
@@ -332,6 +372,8 @@ class TestDistance:
         assert latent_distance(pack(0.5), pack(0.5))[0] == 0.0
         assert latent_distance(pack(0.5), pack(np.nextafter(0.5, 1)))[0] == np.inf
         assert latent_distance(pack(0.5), pack(0.5, extra=(1,)))[0] == np.inf
+        assert latent_distance(pack(0.5, extra=(1,)), pack(0.5, extra=[1]))[0] == np.inf
+        assert latent_distance(pack(0.5, extra=(1,)), pack(0.5, extra=(1.0,)))[0] == np.inf
 
     @pytest.mark.parametrize("kind", ["tensor", "object"])
     def test_trees_over_tensors_and_snapshots_are_kept_too(self, kind):

@@ -165,8 +165,23 @@ class TestTree:
         assert (tree.chunk[:, 1:3] == 0.5).all()
         assert (tree.parent[1, second[0]] == 2).all()
         assert (tree.depth[1, second[0]] == 2).all()
-        assert (tree.latent[:, 3:] == -1).all()
+        assert (tree.latent[1, second[0]] == -1).all()
+        assert tree.known().sum(axis=1).tolist() == [3, 53]
         np.testing.assert_array_equal(tree.children(np.array([1]), np.array([2])), second)
+
+    def test_children_are_opened_one_by_one_in_the_places_kept_for_them(self):
+        tree = Tree(2, 3, 2, 7)
+        tree.add_children(np.array([0, 1]), np.array([0, 0]), 2)
+        tree.add_children(np.array([0, 1]), np.array([1, 2]), 0, reserved=4)
+        for place in range(3):
+            assert tree.open_child(np.array([1]), np.array([2])).tolist() == [place]
+        assert tree.open_child(np.array([0]), np.array([1])).tolist() == [0]
+        assert tree.size.tolist() == [7, 7]
+        assert tree.children(np.array([1]), np.array([2])).tolist() == [[3, 4, 5]]
+        assert np.flatnonzero(tree.known()[0]).tolist() == [0, 1, 2, 3]
+        assert (tree.parent[1, 3:6] == 2).all()
+        assert (tree.depth[1, 3:6] == 2).all()
+        assert np.isnan(tree.value[1, 3:6]).all()
 
     @pytest.mark.parametrize("kind", ["torch", "array", "object"])
     def test_the_pool_returns_what_it_was_given_also_after_growing(self, kind):
@@ -181,7 +196,7 @@ class TestTree:
 
         pool = LatentPool(make([0, 1]), 2)
         slots = [pool.add(make(list(range(10 * i, 10 * i + 3)))) for i in range(5)]
-        taken = pool.take(np.array([slots[4][2], slots[0][1]]))
+        taken = pool.take(np.array([slots[4] + 2, slots[0] + 1]))
         expected = make([42, 1])
         assert type(taken) is type(expected)
         assert (taken == expected).all()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from planner_fakes import (
     ARM,
     LINE,
@@ -19,9 +17,9 @@ from planner_fakes import (
     observe,
     policy_samples,
 )
-from scipy.spatial.transform import Rotation
+from sampling_fakes import SAMPLERS, plan, sampler, still
 
-from forethought.interfaces import ActionSamples, ActionSpec, ForethoughtError, Observation, Planner, Score
+from forethought.interfaces import ActionSamples, ActionSpec
 from forethought.planner import (
     PRESETS,
     Budget,
@@ -32,38 +30,18 @@ from forethought.planner import (
     PathIntegral,
     Scoring,
     SequenceSearch,
-    SharedNoise,
     TreeSearch,
     cem,
     icem,
 )
-from forethought.planner.noise import coloured, normals, stream_keys
-from forethought.planner.refinement import Distribution, draw, fit
-from forethought.planner.rotation import weighted_mean
+from forethought.planner.noise import normals, stream_keys
 
-SAMPLERS = ("random_shooting", "cem", "icem", "mppi")
 REFINEMENTS = [
     CrossEntropy(),
     CrossEntropy(0.2, keep=0.5, noise=ColouredNoise(), name="icem"),
     PathIntegral(),
 ]
 PLAIN = Scoring(pessimism=0.0, discount=1.0)
-
-
-def sampler(name: str, **options) -> Planner:
-    return PRESETS[name](ArmWorld(), NearTarget(), action_spec=ARM, memory=FixedMemory(), **options)
-
-
-def still(batch: int, n: int = 4) -> ActionSamples:
-    """A policy that barely moves, its gripper open."""
-    samples = 0.1 * policy_samples(ARM, batch, n, 8).chunks
-    samples[..., 6] = -1.0
-    return ActionSamples(samples.astype(np.float32))
-
-
-def plan(planner: Planner, batch: int = 1, samples: ActionSamples | None = None, seed: int = 0):
-    samples = samples or policy_samples(ARM, batch, 6, 8)
-    return planner.plan(observe(np.zeros((batch, 7))), samples, seed + np.arange(batch))
 
 
 class TestProtocol:
@@ -283,260 +261,6 @@ class _Shuffled:
         source[:, 0] = 0 if keep_policy else 1
         uniform = np.full(shape, 1.0 / count)
         return type(proposed)(chunks.astype(np.float32), source, uniform, np.log(uniform))
-
-
-class TestRobust:
-    @settings(max_examples=40, deadline=None)
-    @given(
-        name=st.sampled_from(SAMPLERS),
-        simulations=st.integers(1, 40),
-        depth=st.integers(1, 3),
-        bad=st.sampled_from([np.nan, np.inf, -np.inf]),
-        share=st.sampled_from([0.0, 0.3, 0.9, 1.0]),
-        where=st.sampled_from(["value", "spread", "latent", "done", "disagreement"]),
-        tie=st.booleans(),
-        seed=st.integers(0, 99),
-    )
-    def test_numbers_that_are_not_finite_never_win(
-        self, name, simulations, depth, bad, share, where, tie, seed
-    ):
-        def broken(quantity, normal):
-            def read(state):
-                unlucky = np.abs(np.sin(1e5 * np.nan_to_num(state[:, 0]))) < share
-                return np.where(unlucky & (quantity == where), bad, normal(state))
-
-            return read
-
-        zero = lambda s: np.zeros(len(s))  # noqa: E731
-        inner = broken("latent", lambda s: s[:, 1])
-
-        def step(state, chunks):
-            after = state + chunks.astype(np.float64).mean(axis=1)
-            return np.concatenate([after[:, :1], inner(after)[:, None], after[:, 2:]], axis=1)
-
-        world = FunctionWorld(step, broken("done", zero), broken("disagreement", zero))
-        value = zero if tie else lambda s: np.tanh(np.nan_to_num(s[:, 2]))
-        reward = FunctionReward(broken("value", value), broken("spread", zero))
-        planner = PRESETS[name](world, reward, action_spec=ARM, simulations=simulations, depth=depth)
-        samples = policy_samples(ARM, 2, 3, 4)
-        decision = planner.plan(observe(np.zeros((2, 7))), samples, np.array([seed, seed + 1]))
-        assert np.isfinite(decision.chunk).all()
-        assert (decision.simulations <= simulations).all()
-        assert (np.isfinite(decision.value) | decision.fallback).all()
-        np.testing.assert_array_equal(
-            decision.chunk[decision.slot == 0], samples.chunks[decision.slot == 0, 0]
-        )
-
-    @pytest.mark.parametrize("name", SAMPLERS)
-    def test_one_bad_row_falls_back_alone(self, name):
-        states = np.zeros((3, 7), np.float32)
-        states[1] = np.nan
-        samples = policy_samples(ARM, 3, 4, 8)
-        planner = sampler(name, depth=2, simulations=40)
-        decision = planner.plan(observe(states), samples, np.arange(3))
-        assert decision.fallback.tolist() == [False, True, False]
-        np.testing.assert_array_equal(decision.chunk[1], samples.chunks[1, 0])
-        alone = sampler(name, depth=2, simulations=40).plan(
-            observe(states[2:]), ActionSamples(samples.chunks[2:]), np.array([2])
-        )
-        np.testing.assert_array_equal(decision.chunk[2:], alone.chunk)
-        nothing = planner.plan(observe(np.full((2, 7), np.nan)), policy_samples(ARM, 2, 4, 8), np.arange(2))
-        assert nothing.fallback.all()
-
-    @pytest.mark.parametrize("name", SAMPLERS)
-    def test_a_policy_chunk_that_is_not_finite_leaves_as_it_came(self, name):
-        samples = policy_samples(ARM, 2, 4, 8)
-        samples.chunks[1, 0, 3] = np.nan
-        decision = plan(sampler(name), 2, samples)
-        assert decision.fallback.tolist() == [False, True]
-        np.testing.assert_array_equal(decision.chunk[1], samples.chunks[1, 0])
-
-    @pytest.mark.parametrize(
-        ("options", "words"),
-        [
-            ({"depth": 0}, "depth"),
-            ({"iterations": 0}, "iterations"),
-            ({"population": 1.5}, "population"),
-            ({"elites": 0.0}, "elites"),
-            ({"momentum": 1.0}, "momentum"),
-            ({"least_deviation": 0.0}, "least_deviation"),
-            ({"flip_probability": 1.0}, "flip_probability"),
-            ({"decay": 0.5}, "decay"),
-            ({"carry": -1}, "carry"),
-            ({"tolerance": -0.1}, "tolerance"),
-            ({"simulations": None}, "simulations"),
-        ],
-    )
-    def test_bad_settings_are_refused(self, options, words):
-        with pytest.raises(ForethoughtError, match=words):
-            sampler("icem", **options)
-        if words in ("depth", "elites"):
-            with pytest.raises(ForethoughtError, match="temperature"):
-                sampler("mppi", temperature=0.0)
-
-    def test_wrong_shapes_are_refused(self):
-        with pytest.raises(ForethoughtError, match=r"\[B, N, H, A\]"):
-            plan(sampler("cem"), 2, policy_samples(LINE, 2, 3, 8))
-        with pytest.raises(ForethoughtError, match="one seed per row"):
-            sampler("cem").plan(observe(np.zeros((2, 7))), policy_samples(ARM, 2, 3, 8), np.arange(3))
-
-
-class TestCarrying:
-    """iCEM at depth 2 along an exact world: the rest of the elites is the next decision's start."""
-
-    def decide(self, planner, state, seed=0, samples=None):
-        samples = samples or still(len(state))
-        return planner.plan(observe(state), samples, seed + np.arange(len(state)))
-
-    def carried(self, decision) -> np.ndarray:
-        name = decision.candidates.source_names.index("carried")
-        return (decision.candidates.source == name).sum(axis=1)
-
-    def after(self, state, decision):
-        return (state + decision.chunk.astype(np.float64).mean(axis=1)).astype(np.float32)
-
-    def test_the_rest_of_the_best_sequences_joins_the_next_decision(self):
-        planner = sampler("icem", depth=2, simulations=60)
-        start = np.zeros((2, 7), np.float32)
-        first = self.decide(planner, start)
-        assert (self.carried(first) == 0).all()
-        rest = planner._leftover[0].rest.copy()
-        second = self.decide(planner, self.after(start, first), 9)
-        assert (self.carried(second) == 3).all()
-        label = second.candidates.source_names.index("carried")
-        for row in range(2):
-            found = second.candidates.chunks[row, second.candidates.source[row] == label]
-            np.testing.assert_array_equal(found, rest[row, :, 0])
-
-    def test_only_rows_whose_world_went_as_imagined_continue(self):
-        planner = sampler("icem", depth=2, simulations=60)
-        start = np.zeros((2, 7), np.float32)
-        after = self.after(start, self.decide(planner, start))
-        after[1] += 0.5
-        second = self.decide(planner, after, 9)
-        assert self.carried(second).tolist() == [3, 0]
-        fresh = self.decide(sampler("icem", depth=2, simulations=60), after, 9)
-        np.testing.assert_array_equal(second.candidates.chunks[1], fresh.candidates.chunks[1])
-
-    @pytest.mark.parametrize("what", ["reset", "instruction", "batch", "depth"])
-    def test_episodes_do_not_mix(self, what):
-        depth = 1 if what == "depth" else 2
-        planner = sampler("icem", depth=depth, simulations=60)
-        start = np.zeros((2, 7), np.float32)
-        after, samples = self.after(start, self.decide(planner, start)), still(2)
-        observation = observe(after)
-        if what == "reset":
-            planner.reset()
-        elif what == "instruction":
-            observation = Observation({}, after, ("another", "task"))
-        elif what == "batch":
-            observation, samples = observe(after[:1]), still(1)
-        seeds = 9 + np.arange(observation.batch)
-        second = planner.plan(observation, samples, seeds)
-        fresh = sampler("icem", depth=depth, simulations=60).plan(observation, samples, seeds)
-        assert (self.carried(second) == 0).all()
-        np.testing.assert_array_equal(second.candidates.chunks, fresh.candidates.chunks)
-
-    def test_states_that_are_objects_are_never_compared(self):
-        class Boxes(ArmWorld):
-            def encode(self, observation):
-                return _boxed(super().encode(observation))
-
-            def step(self, latent, chunks):
-                prediction = super().step(np.stack(latent), chunks)
-                return type(prediction)(_boxed(prediction.latent), prediction.disagreement, prediction.done)
-
-        class Reward(NearTarget):
-            def score(self, latent, instruction) -> Score:
-                return super().score(np.stack(latent), instruction)
-
-        planner = icem(Boxes(), Reward(), action_spec=ARM, depth=2)
-        start = np.zeros((1, 7), np.float32)
-        first = self.decide(planner, start)
-        assert self.carried(self.decide(planner, self.after(start, first))).tolist() == [0]
-
-
-def _boxed(states: np.ndarray) -> np.ndarray:
-    boxes = np.empty(len(states), object)
-    for index, state in enumerate(states):
-        boxes[index] = state
-    return boxes
-
-
-class TestRefinement:
-    def test_rotations_are_averaged_on_the_group(self):
-        rng = np.random.default_rng(0)
-        vectors, weights = rng.normal(0, 0.4, (4, 9, 3)), rng.uniform(0, 1, (4, 9))
-        found = weighted_mean(vectors, weights)
-        for row in range(4):
-            exact = Rotation.from_rotvec(vectors[row]).mean(weights[row])
-            assert (exact.inv() * Rotation.from_rotvec(found[row])).magnitude() < 0.02
-        half = np.array([[0.0, 0.0, 3.0], [0.0, 0.0, -3.0]])
-        assert abs(weighted_mean(half, np.array([0.5, 0.5]))[2]) == pytest.approx(np.pi, abs=1e-6)
-
-    def test_a_fit_has_the_weighted_moments_and_the_grippers_majority(self):
-        rng = np.random.default_rng(1)
-        sequences = ARM.clip(rng.uniform(-0.3, 0.3, (1, 6, 2, 4, 7)).astype(np.float32))
-        weight = np.array([[0.3, 0.0, 0.15, 0.1, 0.45, 0.0]])
-        found = fit(sequences, weight, ARM)
-        mean = np.average(sequences[0, ..., :3], axis=0, weights=weight[0])
-        spread = np.sqrt(np.average((sequences[0, ..., :3] - mean) ** 2, axis=0, weights=weight[0]))
-        np.testing.assert_allclose(found.mean[0, ..., :3], mean, atol=1e-6)
-        np.testing.assert_allclose(found.deviation[0, ..., :3], spread, atol=1e-6)
-        majority = np.sign(np.average(sequences[0, ..., 6], axis=0, weights=weight[0]))
-        np.testing.assert_array_equal(found.mean[0, ..., 6], majority)
-
-    def test_draws_have_the_moments_of_the_distribution_and_the_gripper_patterns_of_the_fitted(self):
-        rng = np.random.default_rng(2)
-        mean = ARM.clip(rng.uniform(-0.2, 0.2, (1, 2, 4, 7)).astype(np.float32))
-        patterns = rng.choice([-1.0, 1.0], (1, 3, 2, 4, 1)).astype(np.float32)
-        deviation = np.full((1, 2, 4, 6), 0.05)
-        distribution = Distribution(mean, deviation, patterns, np.array([[0.5, 0.0, 0.5]]))
-        for noise in (SharedNoise(), ColouredNoise(2.0)):
-            drawn = draw(distribution, 20_000, np.array([3]), -1, noise, 0.0, ARM)[0]
-            np.testing.assert_allclose(drawn[..., :6].mean(axis=0), mean[0, ..., :6], atol=2e-3)
-            np.testing.assert_allclose(drawn[..., :6].std(axis=0), 0.05, rtol=0.03)
-            like = (drawn[:, None, ..., 6:] == patterns[0]).all(axis=(2, 3, 4))
-            np.testing.assert_allclose(like.mean(axis=0), [0.5, 0.0, 0.5], atol=0.02)
-        flipped = draw(distribution, 20_000, np.array([3]), -1, SharedNoise(), 0.2, ARM)[0]
-        unlike = (flipped[:, None, ..., 6:] == -patterns[0]).all(axis=(3, 4)).any(axis=1)
-        np.testing.assert_allclose(unlike.mean(axis=0), 0.2, atol=0.02)
-
-    @pytest.mark.parametrize("exponent", [0.0, 1.0, 2.5])
-    def test_coloured_noise_has_unit_variance_and_the_power_that_its_exponent_says(self, exponent):
-        white = normals(stream_keys(np.array([5]), 0), 4000 * 64).reshape(4000, 64, 1)
-        noise = coloured(white, exponent)[..., 0]
-        np.testing.assert_allclose(noise.std(axis=0), 1.0, rtol=0.1)
-        power = (np.abs(np.fft.rfft(noise, axis=1)) ** 2).mean(axis=0)[1:]
-        slope = np.polyfit(np.log(np.arange(1, 33)), np.log(power), 1)[0]
-        assert slope == pytest.approx(-exponent, abs=0.05)
-
-    def test_cem_fits_the_elites_alone_and_never_those_that_are_out(self):
-        sequences = np.arange(8.0, dtype=np.float32).reshape(1, 8, 1, 1, 1) / 10.0
-        value = np.array([[0.1, 0.9, -np.inf, 0.8, 0.2, 0.3, 0.0, 0.7]])
-        found = CrossEntropy(elites=0.25).update(None, sequences, value, LINE)
-        assert found.mean[0, 0, 0, 0] == pytest.approx(0.2)
-        assert found.deviation[0, 0, 0, 0] == pytest.approx(0.1)
-        again = CrossEntropy(elites=0.25, momentum=0.5).update(found, sequences[:, 7:], value[:, 7:], LINE)
-        assert again.mean[0, 0, 0, 0] == pytest.approx(0.5 * 0.2 + 0.5 * 0.7)
-        assert again.deviation[0, 0, 0, 0] == pytest.approx(0.5 * 0.1)
-        lost = CrossEntropy().update(None, sequences, np.full((1, 8), -np.inf), LINE)
-        assert lost.mean[0, 0, 0, 0] == 0.0
-
-    def test_mppi_weighs_by_the_exponential_of_the_value(self):
-        sequences = np.array([0.0, 0.5, 1.0], np.float32).reshape(1, 3, 1, 1, 1)
-        value = np.array([[0.1, 0.3, -np.inf]])
-        found = PathIntegral(temperature=0.1, deviation=0.07).update(None, sequences, value, LINE)
-        weight = np.exp([-2.0, 0.0])
-        assert found.mean[0, 0, 0, 0] == pytest.approx(0.5 * weight[1] / weight.sum())
-        assert found.deviation[0, 0, 0, 0] == 0.07
-
-    def test_kept_elites_stay_without_being_imagined_again(self):
-        """A population of draws that are all worse: with elites kept, the fit stays with the old ones."""
-        keeping = sampler("icem", simulations=64, iterations=4, keep=1.0)
-        assert plan(keeping, 1, still(1)).simulations[0] == 64
-        assert CrossEntropy(keep=0.3).kept(40) == 3
-        assert CrossEntropy().kept(40) == 0
 
 
 def test_a_better_start_helps_every_sampler():

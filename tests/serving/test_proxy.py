@@ -374,14 +374,14 @@ def test_keep_alives_are_answered_while_it_searches(start, connect):
 
     def planner():
         made = tree_planner()
-        plan = made.plan
+        plan = made.plan_rows
 
         def slow(*args):
             thinking.set()
             assert go_on.wait(30)
             return plan(*args)
 
-        made.plan = slow
+        made.plan_rows = slow
         return made
 
     behind = start(proxy_server(start(policy_server(echo)), search(planner), ping_seconds=0.1))

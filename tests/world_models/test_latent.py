@@ -52,6 +52,13 @@ def test_the_instruction_stays_in_the_latent():
         assert torch.equal(particles[..., -CONTEXT_SIZE:], context[:, None].expand(-1, 3, -1))
 
 
+def test_disagreement_is_the_root_mean_square_deviation_of_the_members():
+    model = make_model()
+    prediction = model.step(model.encode(make_observation()), np.ones((2, 4, 7), np.float32))
+    spread = np.asarray(prediction.latent, np.float64).std(axis=1)
+    np.testing.assert_allclose(prediction.disagreement, np.sqrt((spread**2).mean(axis=1)), rtol=1e-4)
+
+
 def test_equal_members_do_not_disagree():
     model = make_model()
     for parameter in model.dynamics.parameters():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import forethought
 from forethought.interfaces import (
     ActionSamples,
     ActionSpec,
@@ -17,6 +20,8 @@ from forethought.interfaces import (
     Score,
 )
 from forethought.wrappers.models import Models
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # for the fakes beside these tests
 
 HORIZON, SIZE = 4, 7
 
@@ -132,3 +137,15 @@ def point_models(spec: ActionSpec) -> Models:
     return Models(
         PointModel(), FurtherIsBetter(), horizon=HORIZON, cameras=("agentview_rgb",), action_spec=spec
     )
+
+
+@pytest.fixture
+def wrap(spec, planner):
+    """wrap() around a planner that overrides with a rising chunk."""
+
+    def make(policy, *, override=True, change=lambda decision: decision, **options):
+        plans = planner(change, override=override)
+        options = {"action_spec": spec, "horizon": 4, **options}
+        return forethought.wrap(policy, planner=plans, **options)
+
+    return make

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from ...interfaces import ActionSpec, ForethoughtError, Observation, Policy
+from ..gripper import Gripper, standardised_gripper
 from ..lookahead import Lookahead
 
 log = logging.getLogger(__name__)
@@ -38,12 +39,23 @@ class Settings:
         action_spec: What the numbers of an action mean, said by the user or recorded with the models; or
             None.
         horizon: Chunk length H of the models in control steps, or None.
+        gripper_open: The environment's gripper command for open, or None where the user did not say.
+        told: Whether ``observe`` is the user's, and takes the arguments of a call exactly as they come.
+        processors: What turns observations and actions into the policy's own and back, where it keeps that
+            outside of itself; or None.
     """
 
     observe: Callable[..., Observation]
     method: str | None = None
     action_spec: ActionSpec | None = None
     horizon: int | None = None
+    gripper_open: float | None = None
+    told: bool = False
+    processors: Any = None
+
+    def gripper(self, spec: ActionSpec) -> Gripper | None:
+        """How the policy writes open and closed, where the user said that it is not as the environment."""
+        return None if self.gripper_open is None else standardised_gripper(spec, "", self.gripper_open)
 
 
 @dataclass(frozen=True, eq=False)

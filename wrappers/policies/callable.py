@@ -25,7 +25,9 @@ def adapt(policy: Any, settings: Settings) -> Adapter:
 
 def adapt_calls(policy: Any, settings: Settings, calls: Mapping[str, Callable[..., Any]]) -> Adapter:
     """Takes over calls, by the name of the method, that map an observation to an action or a chunk."""
-    called, queue = CalledPolicy(*needed_spec(policy, settings)), Queue()
+    spec, horizon = needed_spec(policy, settings)
+    gripper = settings.gripper(spec)
+    called, queue = CalledPolicy(spec, horizon, gripper=lambda: gripper), Queue()
 
     def methods(lookahead: Lookahead) -> dict[str, Callable[..., Any]]:
         foreign = ForeignCall(called, lookahead, settings.observe, queue)

@@ -36,6 +36,9 @@ def adapt(policy: Policy, settings: Settings) -> Adapter:
 
     def methods(lookahead: Lookahead) -> dict[str, Callable[..., Any]]:
         def propose(observation: Observation, n: int, seeds: np.ndarray) -> ActionSamples:
+            if lookahead.dry_run:
+                lookahead.decide(settings.observe(observation), seeds=seeds)
+                return policy.propose(observation, n, seeds)
             planned = lookahead.decide(settings.observe(observation), seeds=seeds).chunk[:, None]
             if n == 1:
                 return ActionSamples(planned)
@@ -43,7 +46,8 @@ def adapt(policy: Policy, settings: Settings) -> Adapter:
             return ActionSamples(np.concatenate([planned, others], axis=1))
 
         def act(observation: Observation) -> np.ndarray:
-            return lookahead.decide(settings.observe(observation)).chunk
+            decision = lookahead.decide(settings.observe(observation))
+            return policy.act(observation) if lookahead.dry_run else decision.chunk  # type: ignore[attr-defined]
 
         return {"propose": propose, "act": act} if hasattr(policy, "act") else {"propose": propose}
 
