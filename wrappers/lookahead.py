@@ -22,6 +22,7 @@ class Lookahead:
     Attributes:
         controller: Decides, and counts what goes wrong.
         last: The latest decision, or None.
+        begin: Begins an episode as the wrapped object's ``reset`` does, also where it has none.
         dry_run: Whether the policy acts as if it were not wrapped, whatever is decided.
     """
 
@@ -36,6 +37,7 @@ class Lookahead:
         self.controller = controller
         self.dry_run = dry_run
         self.last: Decision | None = None
+        self.begin: Callable[..., Any] = self.reset
         self._seed, self._episode, self._index = seed, 0, 0
         self._started = False
         self._another = another

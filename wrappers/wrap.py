@@ -123,7 +123,7 @@ def wrap(
         Controller(adapter.policy, chooser, guard=guard, **driven), seed, another, dry_run=dry_run
     )
     methods = dict(adapter.methods(lookahead))
-    methods["reset"] = _reset(body, lookahead, adapter.on_reset)
+    methods["reset"] = lookahead.begin = _reset(body, lookahead, adapter.on_reset)
     if _is_function(policy):
         return WrappedFunction(policy, lookahead, methods["__call__"], methods["reset"])
     if not hasattr(policy, "reset"):

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ...interfaces import ForethoughtError
+from ...wrappers.serving.episodes import RESET_KEY
 from ...wrappers.serving.wire import need, pack, unpack
 from .serving_parts import Process, answer_to, observation, run_policy, run_proxy
 from .soak import soak
@@ -116,8 +117,8 @@ def fuzz(frames: int, seed: int) -> dict[str, Any]:
         ForethoughtError: One of them fell over, said nothing, or answered a good question wrongly afterwards.
     """
     luck, counted = random.Random(seed), Counter()
-    policy = Process(run_policy, 16)
-    proxy = Process(run_proxy, policy.url, 16, 5.0, 1.0)
+    policy, behind = Process(run_policy, 16), Process(run_policy, 0)
+    proxy = Process(run_proxy, behind.url, 16, 5.0, 1.0)
     try:
         for process in (policy, proxy):
             asyncio.run(_fuzz(process.url, frames // 2, luck, counted))
@@ -125,8 +126,8 @@ def fuzz(frames: int, seed: int) -> dict[str, Any]:
                 raise ForethoughtError("The server fell over.")
         status = read_status(proxy.url)
     finally:
-        proxy.stop()
-        policy.stop()
+        for process in (proxy, policy, behind):
+            process.stop()
     return {**counted, "sessions left": status["sessions"], "megabytes": status["megabytes"]}
 
 
@@ -148,7 +149,8 @@ async def _fuzz(url: str, frames: int, luck: random.Random, counted: Counter[str
             raise ForethoughtError(f"A broken frame was answered with {answer!r}, which explains nothing.")
         counted["told what was wrong" if isinstance(answer, str) else "still an observation"] += 1
         if index % 50 == 0:
-            await connection.send(pack(observation(1, 2, 3)))
+            # What went before, though broken, was of this client: its tree may be grown on unless it is told.
+            await connection.send(pack(observation(1, 2, 3) | {RESET_KEY: True}))
             good = unpack(await connection.recv())
             if (
                 np.abs(good["actions"][:, 3:5] - answer_to(observation(1, 2, 3))["actions"][:, 3:5]).max()

@@ -7,13 +7,14 @@ import time
 
 import numpy as np
 import pytest
-from serving_fakes import HORIZON, SPEC, Echo, Running, echo, request, tree_planner
+from serving_fakes import HORIZON, SPEC, Echo, Running, echo, request, search, tree_planner
 
 import forethought
 from forethought.interfaces import ForethoughtError
 from forethought.wrappers.serving.client import RemotePolicy
-from forethought.wrappers.serving.episodes import RESET_KEY
+from forethought.wrappers.serving.server import Server
 from forethought.wrappers.serving.service import policy_server
+from forethought.wrappers.serving.wire import pack, unpack
 
 
 def test_it_answers_like_the_policy_itself(start):
@@ -37,12 +38,39 @@ def test_it_can_be_wrapped_and_looks_ahead_here(start):
 
 
 def test_our_servers_hear_of_a_new_episode_and_others_see_nothing_of_it(start):
-    keys = []
-    client = RemotePolicy(start(policy_server(Echo(before=lambda seen: keys.append(RESET_KEY in seen)))))
+    resets, keys = [], []
+
+    def planner():
+        made = tree_planner()
+        made.reset = lambda rows=None: resets.append(1)
+        return made
+
+    policy = Echo(before=lambda seen: keys.append(set(seen)))
+    client = RemotePolicy(start(policy_server(policy, search(planner))))
+    client.infer(request())
+    before = len(resets)
     client.reset()
     client.infer(request())
     client.infer(request())
-    assert keys == [True, False]
+    assert len(resets) == before + 1
+    assert keys == [set(request())] * 3
+    client.close()
+
+    class Theirs:
+        async def open(self):
+            return {"robot": "panda"}
+
+        async def reply(self, frame):
+            keys.append(set(unpack(frame)))
+            return pack(echo(request()))
+
+        async def close(self):
+            pass
+
+    client = RemotePolicy(start(Server(Theirs)))
+    client.reset()
+    client.infer(request())
+    assert keys[-1] == set(request())
     client.close()
 
 

@@ -100,12 +100,29 @@ def test_a_bad_frame_never_reaches_the_upstream(proxied):
     assert policy.seen == [0.5]
 
 
-def test_our_word_for_a_new_episode_is_kept_from_the_upstream(proxied):
+@pytest.mark.parametrize("find", [None, search()])
+@pytest.mark.parametrize("ours", [False, True])
+def test_our_word_for_a_new_episode_reaches_our_servers_and_no_others(start, connect, find, ours):
+    from forethought.wrappers.serving.server import Server
+
     keys = []
-    client, _ = proxied(Echo(before=lambda observation: keys.append(set(observation))), search())
+
+    class Upstream:
+        async def open(self):
+            return {"forethought": {}} if ours else {}
+
+        async def reply(self, frame):
+            keys.append(set(unpack(frame)))
+            return pack({RESET_KEY: True} if keys[-1] == {RESET_KEY} else echo(request()))
+
+        async def close(self):
+            pass
+
+    client = connect(start(proxy_server(start(Server(Upstream)), find)))
     client.infer(request(**{RESET_KEY: True}))
     assert client.infer({RESET_KEY: True}) == {RESET_KEY: True}
-    assert keys == [set(request())]
+    word = {RESET_KEY} if ours else set()
+    assert keys == [set(request()) | word, *([word] if ours else [])]
 
 
 def test_an_upstream_that_comes_back_is_only_a_delay(start, connect):

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from ...interfaces import ForethoughtError
 from .episodes import RESET_KEY
-from .sessions import RelayedSession, Session
+from .sessions import NOTE, RelayedSession, Session
 from .upstream import Upstream, UpstreamLost, UpstreamRefused
 from .wire import BadFrame, pack, unpack, unpack_request
 
@@ -97,12 +97,12 @@ class ProxyLine:
         """The other server's metadata, with a note that we stand in between."""
         metadata = await self.upstream.open()
         searches = self.session is not None
-        return {**metadata, "forethought": {"role": "proxy", "searches": searches}}
+        return {**metadata, NOTE: {"role": "proxy", "searches": searches}}
 
     async def reply(self, frame: Any) -> bytes:
         """The other server's answer, or a better one."""
         request = unpack_request(frame)
-        if RESET_KEY in request:
+        if RESET_KEY in request and not self._told_resets():
             if set(request) == {RESET_KEY}:
                 return await self._only_reset(request)
             frame = pack({key: value for key, value in request.items() if key != RESET_KEY})
@@ -124,6 +124,10 @@ class ProxyLine:
         self._closed()
         await self.upstream.close()
 
+    def _told_resets(self) -> bool:
+        """Whether the other server is one of ours, which knows our word for a new episode."""
+        return NOTE in (self.upstream.metadata or {})
+
     async def _only_reset(self, request: dict[str, Any]) -> bytes:
         if self.session is None:
             return pack({RESET_KEY: True})
@@ -131,6 +135,9 @@ class ProxyLine:
 
     def _improve(self, request: dict[str, Any], frame: bytes) -> bytes:
         assert self.session is not None
+        if set(request) == {RESET_KEY}:
+            self.session.reset(request)
+            return frame
         try:
             theirs = unpack(frame)
         except BadFrame as error:

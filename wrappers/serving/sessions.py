@@ -107,7 +107,7 @@ class Session:
             return {RESET_KEY: True}
         observation = self._seen(request)
         try:
-            return self.act(request, observation)
+            return self.act({key: request[key] for key in request if key != RESET_KEY}, observation)
         finally:
             self.watch.answered(time.monotonic())
 
@@ -155,11 +155,10 @@ def policy_session(policy: Any, search: Search | None, observe: Observe | None =
         return noted(as_answer(call(request, observation)), _decision(served))
 
     wanted = search.cameras if search is not None else tuple(getattr(policy, "cameras", ()))
+    lookahead = getattr(served, "forethought", None)
     # Without a search all clients share the object, and none may reset it under the others.
-    reset = getattr(served, "reset", None) if search is not None else None
-    return Session(
-        act, observe or Keys(), reset or (lambda: None), wanted, getattr(served, "forethought", None)
-    )
+    reset = lookahead.begin if lookahead is not None else lambda: None
+    return Session(act, observe or Keys(), reset, wanted, lookahead)
 
 
 def _call_of(policy: Any) -> Callable[[Mapping[str, Any], Observation], Any]:
@@ -229,7 +228,7 @@ class RelayedSession:
         self._session = Session(
             self._act,
             observe or Keys(),
-            self._reset,
+            self._wrapped.reset,
             search.cameras,
             self._wrapped.forethought,
         )
@@ -294,6 +293,3 @@ class RelayedSession:
         theirs = self._seen["theirs"]
         answer = self._wrapped(request)
         return answer if answer is theirs else noted(answer, self.lookahead.last)
-
-    def _reset(self) -> None:
-        self._wrapped.reset()
