@@ -52,6 +52,7 @@ def command(tmp_path):
         guard = threading.Timer(240, process.kill)
         guard.start()
         said = ""
+        assert process.stderr is not None
         for line in process.stderr:
             said += line
             if found := re.search(r"ws://127\.0\.0\.1:(\d+)", line):
