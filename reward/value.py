@@ -1,7 +1,7 @@
 """The value of a latent: how likely, and how soon, the policy succeeds from there.
 
-An ensemble of small networks trained offline by cross-entropy on labels from ``labels.py``. The networks see
-the latent and the instruction. Their spread is the doubt that a planner subtracts.
+An ensemble of small networks trained offline by one of ``schemes``. The networks see the latent and the
+instruction. Their spread is the doubt that a planner subtracts.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from ..interfaces import Latent, Score
 from ..text import TEXT_SIZE, text_features
 from ..weights import load_weights, save_weights
+from .calibration import Calibration
 
 
 class ValueEnsemble(nn.Module):
@@ -56,11 +58,17 @@ class ValueModel:
     A latent with particles, ``[M, P, D]``, is scored by every network on every particle when the counts
     differ, and by network i on particle i when they agree: the spread then holds the doubt of model and
     value together.
+
+    Args:
+        network: Trained.
+        scheme: Name of what it was trained by.
+        calibration: From logits to values; None is the logistic function alone.
     """
 
-    def __init__(self, network: ValueEnsemble, scheme: str) -> None:
+    def __init__(self, network: ValueEnsemble, scheme: str, calibration: Calibration | None = None) -> None:
         self.network = network.eval().requires_grad_(False)
         self.scheme = scheme
+        self.calibration = calibration
 
     @torch.inference_mode()
     def score(self, latent: Latent, instruction: Sequence[str]) -> Score:
@@ -77,18 +85,22 @@ class ValueModel:
         """``score`` from tensors to tensors, without leaving the device: value and spread ``[M]``."""
         if particles.dim() == 2 or particles.shape[1] == self.network.members:
             state = particles if particles.dim() == 2 else particles.transpose(0, 1)
-            values = self.network(state, words).float().sigmoid()
+            values = self._values(self.network(state, words))
         else:
             count = particles.shape[1]
             logits = self.network(particles.flatten(0, 1), words.repeat_interleave(count, dim=0))
-            values = logits.float().sigmoid().unflatten(1, (-1, count)).transpose(1, 2).flatten(0, 1)
+            values = self._values(logits).unflatten(1, (-1, count)).transpose(1, 2).flatten(0, 1)
         return values.mean(dim=0), values.std(dim=0, unbiased=False)
 
+    def _values(self, logits: Tensor) -> Tensor:
+        return logits.float().sigmoid() if self.calibration is None else self.calibration(logits.float())
+
     def save(self, path: Path) -> None:
-        """Writes weights and shape to one safetensors file."""
-        save_weights(
-            path, "value", {"scheme": self.scheme, "shape": self.network.shape}, self.network.state_dict()
-        )
+        """Writes weights, shape and calibration to one safetensors file."""
+        header: dict[str, Any] = {"scheme": self.scheme, "shape": self.network.shape}
+        if self.calibration is not None:
+            header["calibration"] = self.calibration.to_dict()
+        save_weights(path, "value", header, self.network.state_dict())
 
 
 def load(folder: str | Path, file: str = "value.safetensors") -> ValueModel:
@@ -100,4 +112,7 @@ def load(folder: str | Path, file: str = "value.safetensors") -> ValueModel:
     header, state = load_weights(Path(folder) / file, "value")
     network = ValueEnsemble(**header["shape"])
     network.load_state_dict(state)
-    return ValueModel(network, header["scheme"])
+    calibration = header.get("calibration")
+    return ValueModel(
+        network, header["scheme"], None if calibration is None else Calibration.from_dict(calibration)
+    )

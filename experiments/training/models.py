@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...interfaces import ForethoughtError
-from ...reward.labels import SCHEMES
+from ...reward.calibration import METHODS
+from ...reward.schemes import find_scheme
 from ...reward.value import ValueEnsemble, ValueModel
 from ...text import text_features
 from ...world_models.dynamics import ChunkDynamics
@@ -37,6 +39,7 @@ from ..evaluation.plan import parse_indices
 from .dataset import EpisodeSet, load_episodes
 from .loop import Loss, fit
 from .transitions import Encoded, TransitionSampler, encode_episodes, near_weight, physical_states
+from .values import ValueData, calibrate, misread_frames, value_loss
 
 
 def train(
@@ -49,7 +52,9 @@ def train(
     privileged_supervision: bool = True,
     features: int = 32,
     discount: float = 0.99,
-    schemes: Sequence[str] = ("success_discounted", "progress_successes_only"),
+    schemes: Sequence[str | Mapping[str, Any]] = ("success_discounted", "progress_successes_only"),
+    mismatched: float = 0.0,
+    calibration: str = "none",
     encoder_steps: int = 2500,
     encoder_batch: int = 256,
     dynamics_steps: int = 5000,
@@ -72,7 +77,11 @@ def train(
         privileged_supervision: Whether simulator state supervises training.
         features: Size of the learned latent without privileged supervision (with it: the poses' 18 numbers).
         discount: γ of the value, per control step.
-        schemes: Label schemes; the first is the default value, the others get a file each.
+        schemes: Of ``reward/schemes``, by name or as ``{name: {option: value}}``; the first is the default
+            value, the others get a file each.
+        mismatched: Moments with another task's instruction, worth 0, as a share of those drawn.
+        calibration: How values are mapped to discounted success: none, temperature, platt or isotonic.
+            Schemes that leave failures out stay as they are.
         encoder_steps: Gradient steps of the encoder.
         encoder_batch: Frames a step of the encoder.
         dynamics_steps: Gradient steps of the dynamics.
@@ -90,9 +99,11 @@ def train(
     """
     from ..benchmarks.libero import ACTION_SPEC
 
-    unknown = sorted(set(schemes) - set(SCHEMES))
-    if unknown or not schemes:
-        raise ForethoughtError(f"Unknown label schemes {unknown}; known are {sorted(SCHEMES)}.")
+    chosen = [find_scheme(wanted) for wanted in schemes]
+    if not chosen or len({scheme.name for scheme in chosen}) != len(chosen):
+        raise ForethoughtError(f"schemes={list(schemes)} must name at least one scheme, and each only once.")
+    if calibration not in ("none", *METHODS):
+        raise ForethoughtError(f"calibration={calibration} must be one of none, {', '.join(METHODS)}.")
     folder = Path(out)
     kept = None if init_states == "all" else parse_indices(init_states, "init_states", sys.maxsize)
     data = load_episodes(rollouts, cameras, executed=True, init_states=kept)
@@ -125,19 +136,33 @@ def train(
     lineage |= {"steps": {"encoder": encoder_steps, "dynamics": dynamics_steps, "value": value_steps}}
     model = LatentWorldModel(encoder, dynamics, privileged_supervision=privileged_supervision)
     model.save(folder, lineage)
-    for index, name in enumerate(schemes):
+    misread = misread_frames(encoder, data, seed) if mismatched > 0 else None
+    errors: dict[str, tuple[float, float] | None] = {}
+    for index, scheme in enumerate(chosen):
         value = ValueEnsemble(size, members)
-        stage.run(
-            f"value_{name}",
-            value,
-            _value_loss(data, encoded, dynamics, horizon, name, discount, batch),
-            value_steps,
-            1e-3,
-            weight_decay=1e-2,
+        source = ValueData(
+            data,
+            encoded,
+            dynamics,
+            horizon=horizon,
+            discount=discount,
+            batch=batch,
+            uses_failures=scheme.uses_failures,
+            increments=(*ACTION_SPEC.position, *ACTION_SPEC.rotation),
+            mismatched=mismatched,
+            misread=misread,
         )
-        ValueModel(value, name).save(
-            folder / ("value.safetensors" if index == 0 else f"value_{name}.safetensors")
-        )
+        learner = scheme.learner(value)
+        loss = value_loss(source, scheme)
+        stage.run(f"value_{scheme.name}", learner, loss, value_steps, 1e-3, weight_decay=1e-2)
+        mended = None
+        if calibration != "none" and scheme.uses_failures:
+            mended = calibrate(source, value, calibration, seed)
+            errors[scheme.name] = None if mended is None else mended.error
+        name = "value.safetensors" if index == 0 else f"value_{scheme.name}.safetensors"
+        ValueModel(value, scheme.name, mended).save(folder / name)
+    if errors:
+        lineage |= {"calibration": {"method": calibration, "error": errors}}
     memory = build_memory(data, encoded, horizon, memory_entries, seed)
     memory.save(folder)
     description = {
@@ -229,48 +254,6 @@ def _scale_steps(dynamics: ChunkDynamics, sample: TransitionSampler) -> None:
     target, _ = sample.target(sample.jump(state)[1])
     change = (target - latent).flatten(0, 1)[:, : len(dynamics.step_scale)]
     dynamics.step_scale.copy_(change.std(0).clamp_min(0.05))
-
-
-def _value_loss(
-    data: EpisodeSet,
-    encoded: Encoded,
-    dynamics: ChunkDynamics,
-    horizon: int,
-    scheme: str,
-    discount: float,
-    batch: int,
-) -> Loss:
-    """Cross-entropy on estimated, exact and predicted latents, each label that of the state itself."""
-    rule = SCHEMES[scheme]
-    episode = data.episode
-    label = rule.label(data.step, data.length[episode], data.success[episode].astype(np.float32), discount)
-    keep = data.success | rule.uses_failures
-    words = text_features(data.instructions)[data.instruction]
-    sample = TransitionSampler(data, encoded, horizon, batch, dynamics.members, keep)
-    final = data.frame_state[
-        data.success[episode[data.frame_state]]
-        & (data.step[data.frame_state] == data.length[episode[data.frame_state]])
-    ]
-    if not len(final):
-        raise ForethoughtError(
-            "No episode of the rollouts succeeded: a value cannot be learned. Collect with less noise."
-        )
-
-    def loss(module: nn.Module, generator: torch.Generator) -> Tensor:
-        start, state = sample.draw(generator)
-        chunk, after, _, known = sample.jump(state)
-        with torch.no_grad():
-            predicted, _ = dynamics(start, chunk)
-        ends = final[torch.randint(len(final), (dynamics.members, batch // 8), generator=generator).numpy()]
-        rows = np.concatenate([state, after, ends], axis=1)
-        latent = torch.cat([start, predicted, encoded.frames[sample.frame_of[ends]]], dim=1)
-        weight = torch.cat([torch.ones(state.shape), known, torch.ones(ends.shape)], dim=1)
-        text = words[episode[rows]]
-        logit = module(latent, text)
-        target = torch.from_numpy(label[rows])
-        return (F.binary_cross_entropy_with_logits(logit, target, reduction="none") * weight).mean()
-
-    return loss
 
 
 def build_memory(

@@ -62,21 +62,27 @@ def column_weights() -> Tensor:
 
 
 @torch.inference_mode()
-def encode_episodes(encoder: ObservationEncoder, data: EpisodeSet, privileged: bool) -> Encoded:
-    """Latents of every frame and, with ``privileged``, of every state."""
+def encode_frames(encoder: ObservationEncoder, data: EpisodeSet, instruction: np.ndarray) -> Tensor:
+    """Latents ``[F, D]`` of every frame, seen with the instruction ``int64 [F]`` in mind."""
     words = text_features(data.instructions)
     parts = []
     for start in range(0, len(data.frame_state), 1024):
         state = data.frame_state[start : start + 1024]
         seen = {name: torch.from_numpy(image[start : start + 1024]) for name, image in data.images.items()}
         body = torch.from_numpy(data.proprioception[state])
-        parts.append(encoder(seen, body, words[data.instruction[data.episode[state]]]))
-    context = instruction_context(words)[data.instruction[data.episode]]
-    frames = torch.cat([torch.cat(parts), context[data.frame_state]], dim=-1)
+        parts.append(encoder(seen, body, words[instruction[start : start + 1024]]))
+    return torch.cat([torch.cat(parts), instruction_context(words)[instruction]], dim=-1).clone()
+
+
+@torch.inference_mode()
+def encode_episodes(encoder: ObservationEncoder, data: EpisodeSet, privileged: bool) -> Encoded:
+    """Latents of every frame and, with ``privileged``, of every state."""
+    frames = encode_frames(encoder, data, data.instruction[data.episode[data.frame_state]])
+    context = instruction_context(text_features(data.instructions))[data.instruction[data.episode]]
     if not privileged:
-        return Encoded(frames.clone(), None)
+        return Encoded(frames, None)
     states = torch.cat([encoder.standardise(physical_states(data)), context], dim=-1)
-    return Encoded(frames.clone(), states.clone())
+    return Encoded(frames, states.clone())
 
 
 class TransitionSampler:
@@ -93,6 +99,9 @@ class TransitionSampler:
         batch: Chains of each member.
         members: Ensemble size E.
         episodes: Which episodes may be drawn, ``bool [episodes]``; all by default.
+
+    Attributes:
+        mine: Which episodes each member draws from, ``bool [episodes]`` each.
     """
 
     def __init__(
@@ -121,10 +130,11 @@ class TransitionSampler:
         states = every[data.complete(every, horizon)] if self.exact else frames
         allowed = np.ones(len(data.length), bool) if episodes is None else episodes
         generator = np.random.default_rng(0)
-        self.frames, self.states = [], []
+        self.frames, self.states, self.mine = [], [], []
         for _ in range(members):
             mine = allowed & (generator.random(len(allowed)) < BOOTSTRAP)
             mine = mine if mine.any() else allowed
+            self.mine.append(mine)
             self.frames.append(frames[mine[data.episode[frames]]])
             self.states.append(states[mine[data.episode[states]]])
 

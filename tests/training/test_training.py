@@ -152,7 +152,8 @@ def test_images_alone_train_a_model_too(rollouts, tmp_path):
         horizon=episodes.HORIZON,
         privileged_supervision=False,
         features=8,
-        schemes=("success_discounted",),
+        schemes=("success_discounted", "progress_rewind", "ranking", {"expectile": {"rate": 0.05}}),
+        calibration="isotonic",
         encoder_steps=20,
         encoder_batch=32,
         dynamics_steps=20,
@@ -163,6 +164,11 @@ def test_images_alone_train_a_model_too(rollouts, tmp_path):
     model = latent.load(folder)
     assert not model.privileged_supervision
     assert model.encode(observation_of(np.zeros(3))).shape == (1, 2, 35)
+    lineage = json.loads((folder / "config.json").read_text())["lineage"]
+    for name, file in (("success_discounted", "value"), ("expectile", "value_expectile")):
+        calibration = value.load(folder, f"{file}.safetensors").calibration
+        assert calibration.method == "isotonic"
+        assert lineage["calibration"]["error"][name] == list(calibration.error)
 
 
 def test_unknown_label_scheme_is_named(rollouts, tmp_path):
