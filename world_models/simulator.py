@@ -53,6 +53,10 @@ class Simulator(Protocol):
         """``float32 [S]``."""
         ...
 
+    def observe(self) -> Observation:
+        """What the robot sees now, B = 1."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class SimulatorState:
@@ -155,6 +159,19 @@ class SimulatorWorldModel:
             done=np.array([state.success for state in after], np.float32),
         )
 
+    def decode(self, latent: Latent) -> dict[str, np.ndarray]:
+        """What states ``[M]`` look like: ``uint8 [M, h, w, 3]`` by camera of the attached environment."""
+        simulator = self._attached()
+        home = simulator.save()
+        seen = []
+        try:
+            for state in _as_states(latent):
+                simulator.restore(state.snapshot)
+                seen.append(simulator.observe())
+        finally:
+            simulator.restore(home)
+        return dict(Observation.stack(seen).images)
+
     def _attached(self) -> Simulator:
         if self._simulator is None:
             raise ForethoughtError(
@@ -207,7 +224,7 @@ def _as_states(latent: Latent) -> list[SimulatorState]:
         or any(not isinstance(state, SimulatorState) for state in states)
     ):
         raise ForethoughtError(
-            f"step() got a latent of type {type(latent).__name__}; it expects the object array [M] that "
+            f"Got a latent of type {type(latent).__name__}; it expects the object array [M] that "
             "encode() or step() of this world model returned."
         )
     return states

@@ -69,13 +69,20 @@ def load_models(path_or_name: str | Path) -> Models:
         )
     return Models(
         world_model=parts["world_model"],
-        reward_model=parts["reward"],
+        reward_model=seen_through(parts["reward"], parts["world_model"]),
         memory=parts.get("memory"),
         horizon=horizon,
         cameras=tuple(config.get("cameras", ())),
         action_spec=_action_spec(folder, config.get("action")),
         metadata=config,
     )
+
+
+def seen_through(reward_model: RewardModel, world_model: WorldModel) -> RewardModel:
+    """The reward model for what a world model imagines. One that must see it (such as a verifier, which
+    looks at pictures) has a method ``seen_through(world_model)``; others are returned as they are."""
+    bind = getattr(reward_model, "seen_through", None)
+    return bind(world_model) if callable(bind) else reward_model
 
 
 def shipped_names() -> tuple[str, ...]:

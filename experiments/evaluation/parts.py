@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...interfaces import ForethoughtError
+from ...wrappers.models import seen_through
 from .arms import Arm
 
 FACTS = (
@@ -72,9 +73,10 @@ class Workshop:
             policy = self._part("policy", arm)
             planner = None
             if arm.searches:
+                world_model = self._part("world_model", arm)
                 planner = build("planner", arm.parts["planner"], partial=True)(
-                    world_model=self._part("world_model", arm),
-                    reward_model=self._part("reward", arm),
+                    world_model=world_model,
+                    reward_model=seen_through(self._part("reward", arm), world_model),
                     action_spec=policy.action_spec,
                     memory=self._part("memory", arm) if arm.parts["memory"] else None,
                 )

@@ -39,6 +39,7 @@ OPTIONAL = {
     "msgpack": "serve",
     "zmq": "groot",
     "mani_skill": "simpler",
+    "openai": "verifier",
     "packaging": "core, through hydra",
     "threadpoolctl": "core, through scikit-learn",
     "jax": "an environment of its own, constraints-mctx.txt",

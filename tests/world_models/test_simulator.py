@@ -211,3 +211,17 @@ def test_on_libero_the_real_episode_does_not_notice_and_the_prediction_comes_tru
     assert np.array_equal(truth.snapshot.physics, alone)
     assert np.array_equal(truth.privileged, libero.privileged_state())
     assert np.array_equal(truth.proprioception, libero.proprioception())
+
+
+def test_states_can_be_looked_at_and_the_episode_does_not_notice():
+    line = Line()
+    model = SimulatorWorldModel()
+    model.attach(line)
+    line.observe = lambda: Observation(
+        {"front": np.full((1, 2, 2, 3), round(100 * line.x), np.uint8)}, np.zeros((1, 2)), ("go",)
+    )
+    start = model.encode(line.observe())
+    after = model.step(np.repeat(start, 2), np.array([[[0.5]], [[0.25]]], np.float32)).latent
+    images = model.decode(after)["front"]
+    assert images.shape == (2, 2, 2, 3) and images[:, 0, 0, 0].tolist() == [50, 25]
+    assert line.x == 0.0
