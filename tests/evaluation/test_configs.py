@@ -63,7 +63,8 @@ def check_defaults(config: Any, given_later: set[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "application", ["train_policy", "train_models", "bench_planner", "bench_serve", "serve"]
+    "application",
+    ["train_policy", "train_models", "train_video", "bench_planner", "bench_serve", "serve"],
 )
 def test_configs_of_functions_repeat_their_defaults(application):
     check_arguments(composed(application), set())

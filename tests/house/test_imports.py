@@ -39,6 +39,8 @@ OPTIONAL = {
     "msgpack": "serve",
     "zmq": "groot",
     "mani_skill": "simpler",
+    "diffusers": "video",
+    "transformers": "encoders",
     "packaging": "core, through hydra",
     "threadpoolctl": "core, through scikit-learn",
     "jax": "an environment of its own, constraints-mctx.txt",
