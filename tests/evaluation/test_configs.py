@@ -71,7 +71,9 @@ def test_configs_of_functions_repeat_their_defaults(application):
     check_defaults(composed(application), set())
 
 
-@pytest.mark.parametrize("option", ["forethought", "vla_reasoner", "random_shooting", "cem", "icem", "mppi"])
+@pytest.mark.parametrize(
+    "option", ["forethought", "vla_reasoner", "random_shooting", "cem", "icem", "mppi", "fitted"]
+)
 def test_planner_configs_repeat_the_defaults_of_the_presets(option):
     check_defaults(composed("eval", f"planner={option}").planner, GIVEN_LATER["planner"])
 
