@@ -4,8 +4,8 @@
     model = CosmosWorldModel(pipeline, horizon=16, camera="front", domain="bridge_orig_lerobot", actions=raw)
 
 It imagines pictures, one candidate a call, seconds each: few candidates, judged by a reward model that
-looks at pictures (``decode``). The pipeline wants actions of its own kind (for most robots 9 numbers of a pose
-and a grasp): ``actions`` turns chunks in environment units into them, knowing where the robot is.
+looks at pictures (``decode``). The pipeline wants actions of its own kind (for most robots 9 numbers of a
+pose and a grasp): ``actions`` turns chunks in environment units into them, knowing where the robot is.
 """
 
 from __future__ import annotations
@@ -116,8 +116,8 @@ class CosmosWorldModel:
                 f"The Cosmos world model imagines chunks [M, {self.horizon}, A]; got {list(chunks.shape)}."
             )
         after = [
-            self._advance(scene, film)
-            for scene, film in zip(latent, (self.film(*pair) for pair in zip(latent, chunks, strict=True)))
+            Scene(self.film(scene, chunk)[-1], scene.proprioception, scene.instruction, scene.ahead + 1)
+            for scene, chunk in zip(_scenes(latent), chunks, strict=True)
         ]
         nothing = np.zeros(len(after), np.float32)
         return Prediction(_objects(after), nothing, nothing.copy())
@@ -155,15 +155,21 @@ class CosmosWorldModel:
         frames = frames[0] if frames.ndim == 5 else frames
         return (frames[1:].clip(0, 1) * 255).round().astype(np.uint8)
 
-    def _advance(self, scene: Scene, film: np.ndarray) -> Scene:
-        return Scene(film[-1], scene.proprioception, scene.instruction, scene.ahead + 1)
-
     def decode(self, latent: Latent) -> dict[str, np.ndarray]:
         """What scenes ``[M]`` look like: ``uint8 [M, h, w, 3]`` by camera."""
-        return {self.cameras[0]: np.stack([scene.picture for scene in latent])}
+        return {self.cameras[0]: np.stack([scene.picture for scene in _scenes(latent)])}
 
 
 def _objects(scenes: list[Scene]) -> np.ndarray:
     found = np.empty(len(scenes), dtype=object)
     found[:] = scenes
     return found
+
+
+def _scenes(latent: Any) -> list[Scene]:
+    if not all(isinstance(scene, Scene) for scene in latent):
+        raise ForethoughtError(
+            f"The Cosmos world model got a latent of type {type(latent).__name__}; it expects the object "
+            "array [M] that its encode() or step() returned."
+        )
+    return list(latent)

@@ -144,6 +144,7 @@ class LatentWorldModel:
                 "cameras": list(self.encoder.cameras),
                 "image_size": self.encoder.image_size,
                 "features": self.encoder.features,
+                **({} if self.encoder.backbone is None else {"backbone": self.encoder.backbone}),
             },
             "dynamics": self.dynamics.shape,
             "privileged_supervision": self.privileged_supervision,

@@ -21,7 +21,7 @@ class Pipeline:
     """Brightens the picture with every action, by its first number."""
 
     def __init__(self):
-        from diffusers import Cosmos3OmniPipeline
+        from diffusers.pipelines.cosmos.pipeline_cosmos3_omni import Cosmos3OmniPipeline
 
         self.signature = inspect.signature(Cosmos3OmniPipeline.__call__)
         self.asked = []
