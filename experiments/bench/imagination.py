@@ -136,10 +136,10 @@ def fidelity(models: Models, decisions: Sequence[Branching]) -> tuple[Fidelity, 
         text = item.before.instruction * count
         guess, real = (value.score(part, text).value for part in (imagined, world.encode(item.after)))
         if np.ptp(real) > 1e-6 and np.ptp(guess) > 0:
-            order.append(float(spearmanr(guess, real).statistic))
+            order.append(float(spearmanr(guess, real)[0]))  # type: ignore[arg-type]
         gains.append([real[guess.argmax()], real[0], real.max()])
-        decode = getattr(world, "decode", None)
-        if callable(decode):
+        decode: Any = getattr(world, "decode", None)
+        if decode is not None:
             shown.append(_pictures(decode(imagined), item))
     chosen, policy, best = np.mean(gains, axis=0)
     rows = [np.concatenate(parts) for parts in zip(*shown, strict=True)]
