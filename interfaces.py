@@ -183,6 +183,41 @@ class Prediction:
     done: np.ndarray
 
 
+COST_TIERS = ("vector", "tokens", "video", "foundation", "simulator")
+"""From cheap to dear: one small vector a state; a grid of tokens; a diffusion model over frames; a pretrained
+video model; the simulator, which carries every chunk out."""
+
+
+@dataclass(frozen=True)
+class ImaginationCost:
+    """What imagining costs. A world model may declare it as its attribute ``cost``; a planner that is asked
+    to picks its width, depth and wave from it.
+
+    Attributes:
+        tier: One of ``COST_TIERS``.
+        milliseconds: Wall time of one candidate (one chunk from one state) in a full wave, on the device
+            named; None where nobody measured.
+        wave: Candidates that are best imagined together; 1 where there is no batch.
+        device: What ``milliseconds`` was measured on.
+    """
+
+    tier: str
+    milliseconds: float | None = None
+    wave: int = 8
+    device: str = ""
+
+    def __post_init__(self) -> None:
+        if self.tier not in COST_TIERS:
+            raise ForethoughtError(
+                f"The cost tier of a world model must be one of {list(COST_TIERS)}; got {self.tier!r}."
+            )
+        if self.wave < 1 or (self.milliseconds is not None and not self.milliseconds > 0):
+            raise ForethoughtError(
+                f"A cost needs wave >= 1 and milliseconds > 0 or None; got wave={self.wave}, "
+                f"milliseconds={self.milliseconds}."
+            )
+
+
 @dataclass(frozen=True, eq=False)
 class Score:
     """How good latents are.

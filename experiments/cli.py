@@ -20,9 +20,11 @@ Forethought: test-time search for robot policies.
   forethought collect          record episodes of a benchmark: a scripted expert, or a policy with noise
   forethought train policy     train the reference policy from demonstrations
   forethought train models     train what search needs: world model, values, retrieval memory
+  forethought train video      the same with a world model that imagines pictures (on a GPU)
   forethought eval             compare the policy alone with planners, paired, with intervals
   forethought serve            serve a policy that looks ahead, or stand in front of somebody's server
   forethought bench planner    measure the search itself: speed, memory, regret
+  forethought bench imagination  compare what world models imagine with what the simulator does
   forethought bench gpu        time a decision with a large model on a GPU, beside the hardware's limits
   forethought bench serve      measure the server: added latency, broken frames, hours of bad clients
   forethought doctor           say what works on this machine, and what mends the rest; with --policy, what
@@ -260,9 +262,11 @@ APPLICATIONS: dict[str, tuple[str, Callable[..., Any]]] = {
     "collect": ("collect", _collect),
     "train policy": ("train_policy", _write),
     "train models": ("train_models", _write),
+    "train video": ("train_video", _write),
     "eval": ("eval", _evaluate),
     "serve": ("serve", _call),
     "bench planner": ("bench_planner", _write),
+    "bench imagination": ("bench_imagination", _write),
     "bench gpu": ("bench_gpu", _write),
     "bench serve": ("bench_serve", _write),
 }

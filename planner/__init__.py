@@ -20,6 +20,7 @@ from .chunk_space import ChunkSpace
 from .cross_entropy import CrossEntropy, cem, icem
 from .decision import DecisionRule
 from .explain import explain
+from .fitting import SearchShape, fitted, search_shape
 from .gate import Gate, StateValue
 from .mixtures import kernel_proposals
 from .path_integral import PathIntegral, mppi
@@ -90,6 +91,7 @@ __all__ = [
     "Refinement",
     "RetrievedKernels",
     "Scoring",
+    "SearchShape",
     "SelectionRule",
     "SequenceSearch",
     "SequentialHalving",
@@ -103,6 +105,7 @@ __all__ = [
     "cem",
     "choose_bandwidth",
     "explain",
+    "fitted",
     "forethought",
     "icem",
     "kernel_proposals",
@@ -110,5 +113,6 @@ __all__ = [
     "mppi",
     "random_shooting",
     "running_averages",
+    "search_shape",
     "vla_reasoner",
 ]

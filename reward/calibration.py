@@ -78,9 +78,9 @@ class Calibration:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Calibration:
         """What ``to_dict`` wrote, also after JSON has turned tuples into lists."""
-        return cls(
-            **{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
-        )
+        values: dict[str, Any] = dict(fields)
+        values.update({key: tuple(value) for key, value in fields.items() if isinstance(value, list)})
+        return cls(**values)
 
 
 def fit_calibration(method: str, logit: np.ndarray, label: np.ndarray) -> Calibration:

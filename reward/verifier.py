@@ -130,7 +130,8 @@ def _data_url(picture: np.ndarray, least_side: int) -> str:
     image = Image.fromarray(np.ascontiguousarray(picture, np.uint8))
     scale = least_side / min(image.size)
     if scale > 1:
-        image = image.resize(tuple(round(side * scale) for side in image.size), Image.Resampling.BICUBIC)
+        size = round(image.width * scale), round(image.height * scale)
+        image = image.resize(size, Image.Resampling.BICUBIC)
     file = io.BytesIO()
     image.save(file, "PNG")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

@@ -119,20 +119,33 @@ class ObservationEncoder(nn.Module):
         cameras: Camera names, in the order in which their towers stand.
         image_size: Side of the square images the towers see; others are resized (area).
         features: Size of the learned part of the latent.
+        backbone: The pretrained image model whose patch tokens the towers read instead of pixels (see
+            ``backbone.load_backbone``), or None for towers learned from scratch.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, cameras: Sequence[str], image_size: int = 64, features: int = PRIVILEGED_FEATURES
+        self,
+        cameras: Sequence[str],
+        image_size: int = 64,
+        features: int = PRIVILEGED_FEATURES,
+        backbone: str | None = None,
     ) -> None:
         super().__init__()
+        self.backbone = backbone
         self.cameras = tuple(cameras)
         self.image_size = image_size
         self.features = features
         self.text = nn.Linear(TEXT_SIZE, 64)
-        self.towers = nn.ModuleList(ImageTower(image_size, 64) for _ in self.cameras)
+        if backbone is None:
+            self.towers = nn.ModuleList(ImageTower(image_size, 64) for _ in self.cameras)
+        else:
+            from .backbone import FrozenTower, load_backbone
+
+            eyes = load_backbone(backbone, image_size)
+            self.towers = nn.ModuleList(FrozenTower(eyes, 64) for _ in self.cameras)
         self.head = nn.Sequential(
             nn.Linear(192 * len(self.cameras) + PROPRIOCEPTION_FEATURES + 64, 384),
             nn.LayerNorm(384),
@@ -154,7 +167,9 @@ class ObservationEncoder(nn.Module):
         return (features - self.mean) / self.std
 
     def pixels(self, image: Tensor) -> Tensor:
-        """``uint8 [B, h, w, 3]`` to ``float [B, 3, size, size]`` in [-1, 1]."""
+        """``uint8 [B, h, w, 3]`` to ``float [B, 3, size, size]`` in [-1, 1]; tokens ``[B, P, W]`` stay."""
+        if image.dim() == 3:
+            return image
         pixels = image.permute(0, 3, 1, 2).float() / 127.5 - 1
         if pixels.shape[-2:] != (self.image_size, self.image_size):
             pixels = F.interpolate(pixels, size=(self.image_size, self.image_size), mode="area")

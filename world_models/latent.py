@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..interfaces import ForethoughtError, Latent, Observation, Prediction
+from ..interfaces import ForethoughtError, ImaginationCost, Latent, Observation, Prediction
 from ..text import text_features
 from ..weights import load_weights, save_weights
 from .dynamics import ChunkDynamics
@@ -41,7 +41,10 @@ class LatentWorldModel:
         cameras: Cameras an observation must have.
         horizon: Chunk length H of one step.
         action_size: A.
+        cost: The cheapest tier.
     """
+
+    cost = ImaginationCost("vector")
 
     def __init__(
         self,
@@ -141,6 +144,7 @@ class LatentWorldModel:
                 "cameras": list(self.encoder.cameras),
                 "image_size": self.encoder.image_size,
                 "features": self.encoder.features,
+                **({} if self.encoder.backbone is None else {"backbone": self.encoder.backbone}),
             },
             "dynamics": self.dynamics.shape,
             "privileged_supervision": self.privileged_supervision,

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from ..interfaces import ForethoughtError, Latent, Observation, Prediction
+from ..interfaces import ForethoughtError, ImaginationCost, Latent, Observation, Prediction
 
 Embed: TypeAlias = Callable[[np.ndarray, np.ndarray, Sequence[str]], np.ndarray]
 """From proprioception ``float32 [M, P]`` and privileged state ``float32 [M, S]`` to features ``float32 [M,
@@ -100,6 +100,8 @@ class SimulatorWorldModel:
     Args:
         embed: Fills `SimulatorState.embedding`, so that a value learned on such features can score a state.
     """
+
+    cost = ImaginationCost("simulator", wave=1)
 
     def __init__(self, embed: Embed | None = None) -> None:
         self._embed = embed

@@ -81,8 +81,8 @@ def load_models(path_or_name: str | Path) -> Models:
 def seen_through(reward_model: RewardModel, world_model: WorldModel) -> RewardModel:
     """The reward model for what a world model imagines. One that must see it (such as a verifier, which
     looks at pictures) has a method ``seen_through(world_model)``; others are returned as they are."""
-    bind = getattr(reward_model, "seen_through", None)
-    return bind(world_model) if callable(bind) else reward_model
+    bind: Any = getattr(reward_model, "seen_through", None)
+    return reward_model if bind is None else bind(world_model)
 
 
 def shipped_names() -> tuple[str, ...]:

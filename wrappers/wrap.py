@@ -9,6 +9,7 @@ import random
 import types
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,8 @@ def wrap(
         dry_run: Decide, and let the policy act as if it were not wrapped. ``wrapped.forethought.last`` is
             what would have been done.
         seed: Seed of all draws.
-        **options: Options of the preset, such as ``simulations``.
+        **options: Options of the preset, such as ``simulations``. Where none names a size, ``forethought``
+            takes width, depth and wave from the cost that the world model declares.
 
     Raises:
         ForethoughtError: Something does not fit together; says what, and what to do.
@@ -188,6 +190,7 @@ def _planner(
             "models` wrote, the name of a shipped one, or a Models object."
         )
     preset = PRESETS[planner]
+    options = {**_sizes(planner, models, options), **options}
     try:
         inspect.signature(preset).bind(models.world_model, models.reward_model, action_spec=spec, **options)
     except TypeError as error:
@@ -198,6 +201,19 @@ def _planner(
             f"The planner {planner!r} does not take these options ({error}); it takes {accepted}."
         ) from error
     return preset(models.world_model, models.reward_model, action_spec=spec, memory=models.memory, **options)
+
+
+SIZES = ("simulations", "milliseconds", "children", "depth", "wave")
+"""Options of a search that a world model's declared cost decides where nobody names one of them."""
+
+
+def _sizes(planner: str, models: Models, options: Mapping[str, Any]) -> dict[str, int]:
+    from ..planner.fitting import declared_cost, search_shape
+
+    cost = declared_cost(models.world_model)
+    if planner != "forethought" or cost is None or set(options) & set(SIZES):
+        return {}
+    return asdict(search_shape(cost, memory=models.memory is not None))
 
 
 def _is_function(policy: Any) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def train(
     out: str,
     cameras: Sequence[str] = ("eye_in_hand_rgb",),
     image_size: int = 64,
+    backbone: str | None = None,
     horizon: int = 8,
     privileged_supervision: bool = True,
     features: int = 32,
@@ -73,6 +75,8 @@ def train(
         out: Folder to write into; a killed run goes on from what is there.
         cameras: Cameras that the encoder sees.
         image_size: Side of the images that it sees, pixels.
+        backbone: A frozen image model (DINOv2, DINOv3, SigLIP 2, V-JEPA 2: folder or name of weights that are
+            on this machine) whose patch tokens it sees; None: convolutions learned from scratch.
         horizon: Chunk length H, control steps.
         privileged_supervision: Whether simulator state supervises training.
         features: Size of the learned latent without privileged supervision (with it: the poses' 18 numbers).
@@ -104,6 +108,10 @@ def train(
         raise ForethoughtError(f"schemes={list(schemes)} must name at least one scheme, and each only once.")
     if calibration not in ("none", *METHODS):
         raise ForethoughtError(f"calibration={calibration} must be one of none, {', '.join(METHODS)}.")
+    if backbone is not None and shift:
+        raise ForethoughtError(
+            f"A frozen backbone sees every picture once: none can be shifted; got shift={shift}. Set shift=0."
+        )
     folder = Path(out)
     kept = None if init_states == "all" else parse_indices(init_states, "init_states", sys.maxsize)
     data = load_episodes(rollouts, cameras, executed=True, init_states=kept)
@@ -116,13 +124,15 @@ def train(
     torch.manual_seed(seed)
     stage = _Stages(folder / "stages", seed)
     if privileged_supervision:
-        encoder = ObservationEncoder(cameras, image_size, PRIVILEGED_FEATURES)
+        encoder = ObservationEncoder(cameras, image_size, PRIVILEGED_FEATURES, backbone)
+        data = _seen(encoder, data)
         _standardise(encoder, data)
         stage.run("encoder", encoder, _pose_loss(data, encoder, encoder_batch, shift), encoder_steps, 1e-3)
     else:
         from .self_supervised import JointModel, joint_loss
 
-        encoder = ObservationEncoder(cameras, image_size, features)
+        encoder = ObservationEncoder(cameras, image_size, features, backbone)
+        data = _seen(encoder, data)
         _standardise(encoder, data)
         joint = JointModel(encoder, horizon, data.actions.shape[1])
         stage.run("encoder", joint, joint_loss(data, horizon, encoder_batch, discount), encoder_steps, 1e-3)
@@ -212,6 +222,16 @@ class _Stages:
         )
         self.folder.mkdir(parents=True, exist_ok=True)
         torch.save(module.state_dict(), path)
+
+
+def _seen(encoder: ObservationEncoder, data: EpisodeSet) -> EpisodeSet:
+    """The episodes as the encoder's towers see them: with a frozen backbone its tokens, else the pictures."""
+    eyes = [getattr(tower, "backbone", None) for tower in encoder.towers]
+    images = {
+        name: data.images[name] if eye is None else eye.precompute(data.images[name])
+        for name, eye in zip(encoder.cameras, eyes, strict=True)
+    }
+    return replace(data, images=images)
 
 
 def _standardise(encoder: ObservationEncoder, data: EpisodeSet) -> None:

@@ -63,14 +63,17 @@ def check_defaults(config: Any, given_later: set[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "application", ["train_policy", "train_models", "bench_planner", "bench_serve", "serve"]
+    "application",
+    ["train_policy", "train_models", "train_video", "bench_planner", "bench_serve", "serve"],
 )
 def test_configs_of_functions_repeat_their_defaults(application):
     check_arguments(composed(application), set())
     check_defaults(composed(application), set())
 
 
-@pytest.mark.parametrize("option", ["forethought", "vla_reasoner", "random_shooting", "cem", "icem", "mppi"])
+@pytest.mark.parametrize(
+    "option", ["forethought", "vla_reasoner", "random_shooting", "cem", "icem", "mppi", "fitted"]
+)
 def test_planner_configs_repeat_the_defaults_of_the_presets(option):
     check_defaults(composed("eval", f"planner={option}").planner, GIVEN_LATER["planner"])
 

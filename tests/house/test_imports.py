@@ -40,8 +40,11 @@ OPTIONAL = {
     "zmq": "groot",
     "mani_skill": "simpler",
     "openai": "verifier",
+    "diffusers": "video",
+    "transformers": "encoders",
     "packaging": "core, through hydra",
     "threadpoolctl": "core, through scikit-learn",
+    "stable_worldmodel": "an environment of its own: it needs torchvision",
     "jax": "an environment of its own, constraints-mctx.txt",
     "mctx": "the same",
 }

@@ -171,6 +171,35 @@ def test_images_alone_train_a_model_too(rollouts, tmp_path):
         assert lineage["calibration"]["error"][name] == list(calibration.error)
 
 
+def test_frozen_eyes_find_the_object_too(rollouts, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.Dinov2Config(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=4, mlp_ratio=1
+    )
+    transformers.Dinov2Model(config).save_pretrained(tmp_path / "eyes")
+    folder = models.train(
+        rollouts=[str(rollouts)],
+        out=str(tmp_path / "models"),
+        cameras=CAMERAS,
+        image_size=16,
+        backbone=str(tmp_path / "eyes"),
+        horizon=episodes.HORIZON,
+        schemes=("success_discounted",),
+        encoder_steps=300,
+        encoder_batch=64,
+        dynamics_steps=5,
+        value_steps=5,
+        batch=32,
+        members=2,
+        memory_entries=50,
+    )
+    model = latent.load(folder)
+    gaps = np.array([[0.2, -0.1, 0.0], [-0.25, 0.2, 0.0]])
+    encoder = model.encoder
+    found = [model.encode(observation_of(gap))[0, 0, :29] * encoder.std + encoder.mean for gap in gaps]
+    assert (np.abs(np.stack(found)[:, 11:13] - gaps[:, :2]).mean() < 0.1).all()
+
+
 def test_unknown_label_scheme_is_named(rollouts, tmp_path):
     with pytest.raises(ForethoughtError, match="no_such_labels"):
         models.train(

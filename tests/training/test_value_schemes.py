@@ -301,6 +301,7 @@ def test_heads_are_calibrated_on_what_they_left_out(world, tmp_path):
             parameter.mul_(3.0)  # too sure of itself
         network.biases[-1].add_(1.0)
     calibration = calibrate(source, network, "platt", seed=0)
+    assert calibration.error is not None
     before, after = calibration.error
     assert before > 0.08 and after < 0.03
     logit, _, episode = _left_out(source, network, 0, 1)

@@ -1,0 +1,165 @@
+"""Training of a video world model, with a value and a memory on its latents (`forethought train video`).
+
+Stages, each skipped when its result is already in the folder: frame codec, flow over the frames of a chunk,
+value. Nothing but pictures, proprioception, actions and the outcome of episodes supervises any of them. A
+tenth of the episodes is kept out of training for the report (see ``video_report``).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ...reward.value import ValueEnsemble, ValueModel
+from ...text import text_features
+from ...world_models.encoder import CONTEXT_SIZE, PROPRIOCEPTION_FEATURES, instruction_context
+from ...world_models.encoder import proprioception_features as body_features
+from ...world_models.flow import FrameTransformer
+from ...world_models.frames import FrameCodec
+from ...world_models.video import VideoWorldModel
+from ..evaluation.plan import parse_indices
+from .dataset import load_episodes
+from .loop import Loss, fit
+from .models import build_memory
+from .transitions import Encoded
+from .video_losses import Windows, codec_loss, encode_pictures, flow_loss, mosaics, scale_changes, value_loss
+from .video_report import Imagined, report
+
+
+def train(
+    *,
+    rollouts: Sequence[str],
+    out: str,
+    cameras: Sequence[str] = ("eye_in_hand_rgb",),
+    image_size: int = 64,
+    horizon: int = 8,
+    frames: int = 1,
+    channels: int = 4,
+    codec_width: int = 32,
+    halvings: int = 3,
+    width: int = 192,
+    blocks: int = 4,
+    heads: int = 4,
+    patch: int = 1,
+    euler_steps: int = 2,
+    discount: float = 0.99,
+    codec_steps: int = 4000,
+    codec_batch: int = 64,
+    flow_steps: int = 20000,
+    flow_batch: int = 128,
+    value_steps: int = 3000,
+    batch: int = 512,
+    members: int = 5,
+    memory_entries: int = 24000,
+    imagined: int = 8192,
+    init_states: str | Sequence[int] = "all",
+    device: str = "cpu",
+    seed: int = 0,
+) -> Path:
+    """Trains codec, flow, value and memory from the folders and writes a models folder.
+
+    Args:
+        rollouts: Folders of the policy's own episodes, failures included.
+        out: Folder to write into; a killed run goes on from what is there.
+        cameras: Cameras that are imagined.
+        image_size: Side of their pictures, pixels.
+        horizon: Chunk length H, control steps.
+        frames: Frames of a chunk; the episodes must keep a picture every H / frames steps.
+        channels: Channels of a latent picture.
+        codec_width: Feature maps of the codec.
+        halvings: How often the codec halves the side of a picture.
+        width: Size of a token of the transformer.
+        blocks: Its depth.
+        heads: Its attention heads.
+        patch: Side of a token's patch, cells of the latent picture.
+        euler_steps: Steps of the flow at test time.
+        discount: γ of the value, per control step.
+        codec_steps: Gradient steps of the codec.
+        codec_batch: Pictures a step.
+        flow_steps: Gradient steps of the flow.
+        flow_batch: Chunks a step.
+        value_steps: Gradient steps of the value.
+        batch: Latents a step of the value.
+        members: Networks of the value.
+        memory_entries: At most so many chunks in the memory.
+        imagined: Imagined latents that the value learns from beside the real ones.
+        init_states: Only episodes that started there are used, such as ``0-21``.
+        device: Where it trains: ``cpu`` or ``cuda``.
+        seed: Of initialisation and batches.
+
+    Returns:
+        The models folder.
+    """
+    from ..benchmarks.libero import ACTION_SPEC
+
+    folder = Path(out)
+    kept = None if init_states == "all" else parse_indices(init_states, "init_states", sys.maxsize)
+    data = load_episodes(rollouts, cameras, executed=True, init_states=kept)
+    windows = Windows(data, horizon, frames)
+    torch.manual_seed(seed)
+    codec = FrameCodec(cameras, image_size, channels, codec_width, halvings)
+    flow = FrameTransformer(codec.grid, horizon, data.actions.shape[1], frames, width, blocks, heads, patch)
+    stage = _Stages(folder / "stages", seed, device)
+    stage.run("codec", codec, codec_loss(data, codec_batch, device), codec_steps)
+    some = windows.start[windows.learn[:: max(1, len(windows.learn) // 512)]]
+    codec.standardise(mosaics(codec, data, some, device))
+    pictures = encode_pictures(codec, data, device)
+    body = body_features(torch.from_numpy(data.proprioception))
+    body_mean, body_std = body.mean(0), body.std(0).clamp_min(5e-3)
+    own = ((body - body_mean) / body_std)[data.frame_state]
+    scale_changes(flow, windows, pictures, own)
+    context = instruction_context(text_features(data.instructions))[data.instruction[windows.episode]]
+    flow.to(device)
+    stage.run("flow", flow, flow_loss(data, windows, pictures, own, context, flow_batch, device), flow_steps)
+    model = VideoWorldModel(codec, flow, (body_mean, body_std), steps=euler_steps, device=device)
+    vectors = torch.cat([own, pictures.float().flatten(1), context], dim=-1)
+    value = ValueEnsemble(vectors.shape[1], members)
+    loss = value_loss(data, windows, model, vectors, discount, batch, members, imagined)
+    stage.run("value", value, loss, value_steps, weight_decay=1e-2)
+    lineage = {"data": data.summary(), "seed": seed, "discount": discount}
+    lineage |= {"steps": {"codec": codec_steps, "flow": flow_steps, "value": value_steps}}
+    shown = report(folder, model, Imagined.of(data, windows.start[windows.judge], horizon))
+    model.cost = replace(model.cost, milliseconds=shown["milliseconds_a_candidate"], device=shown["device"])
+    model.save(folder, lineage)
+    ValueModel(value.cpu(), "success_discounted").save(folder / "value.safetensors")
+    memory = build_memory(data, Encoded(vectors, None), horizon, memory_entries, seed)
+    middle = slice(PROPRIOCEPTION_FEATURES, -CONTEXT_SIZE)
+    memory.weights[middle] = (PROPRIOCEPTION_FEATURES / memory.weights[middle].size) ** 0.5
+    memory.save(folder)
+    description = {
+        "world_model": {"kind": "video", "steps": euler_steps},
+        "reward": {"kind": "value"},
+        "memory": {"kind": "retrieval"},
+        "cameras": list(cameras),
+        "horizon": horizon,
+        "action": ACTION_SPEC.to_dict(),
+        "privileged_supervision": False,
+        "lineage": lineage,
+    }
+    (folder / "config.json").write_text(json.dumps(description, indent=2) + "\n")
+    return folder
+
+
+class _Stages:
+    """Runs a stage once: its weights are kept, and a later run with the same folder loads them."""
+
+    def __init__(self, folder: Path, seed: int, device: str) -> None:
+        self.folder, self.seed, self.device = folder, seed, device
+
+    def run(self, name: str, module: nn.Module, loss: Loss, steps: int, weight_decay: float = 1e-4) -> None:
+        module.to(self.device)
+        path, checkpoint = self.folder / f"{name}.pt", self.folder / f"{name}.checkpoint"
+        if path.is_file():
+            module.load_state_dict(torch.load(path, weights_only=True, map_location=self.device))
+        else:
+            options = {"learning_rate": 1e-3, "seed": self.seed, "weight_decay": weight_decay}
+            fit(module, loss, title=name, steps=steps, checkpoint=checkpoint, **options)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            torch.save(module.state_dict(), path)
+        module.eval()

@@ -1,0 +1,124 @@
+"""A video world model trained on toy episodes, from the folder to a search over it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import episodes
+import numpy as np
+import pytest
+
+from forethought.experiments.data.hdf5 import write_episodes
+from forethought.experiments.training import video as command
+from forethought.experiments.training import video_report
+from forethought.experiments.training.dataset import load_episodes
+from forethought.experiments.training.video_losses import Windows
+from forethought.interfaces import ForethoughtError, Observation
+from forethought.wrappers.models import load_models
+
+pytest.importorskip("diffusers")
+
+OPTIONS = {
+    "cameras": (episodes.CAMERA,),
+    "image_size": 16,
+    "horizon": episodes.HORIZON,
+    "discount": 0.9,
+    "codec_width": 8,
+    "halvings": 1,
+    "patch": 4,
+    "width": 32,
+    "blocks": 1,
+    "heads": 2,
+    "codec_steps": 120,
+    "codec_batch": 32,
+    "flow_steps": 250,
+    "flow_batch": 48,
+    "value_steps": 200,
+    "batch": 64,
+    "members": 2,
+    "memory_entries": 100,
+    "imagined": 256,
+}
+
+
+@pytest.fixture(scope="module")
+def rollouts(tmp_path_factory):
+    return episodes.write(tmp_path_factory.mktemp("rollouts"), 120, skill=0.5)
+
+
+@pytest.fixture(scope="module")
+def trained(rollouts, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("video")
+    return command.train(rollouts=[str(rollouts)], out=str(folder), **OPTIONS)
+
+
+def observation_of(gap):
+    body = np.array([[0, 0, 0, 0, 0, 0, 0.04, -0.04]], np.float32)
+    return Observation({episodes.CAMERA: episodes.picture(gap)[None]}, body, ("reach the square",))
+
+
+def towards(gap):
+    aim = np.clip(np.asarray(gap) / (0.05 * episodes.HORIZON), -1, 1)
+    return np.tile(np.array([*aim, 0, 0, 0, -1], np.float32), (1, episodes.HORIZON, 1))
+
+
+def test_what_it_imagines_is_nearer_to_what_came_than_standing_still(trained):
+    found = json.loads((trained / video_report.REPORT).read_text())
+    assert found["position_mm_imagined"] < 0.8 * found["position_mm_standing"]
+    assert found["psnr_imagined"] > found["psnr_repeating"] > 0
+    assert found["psnr_codec"] > found["psnr_imagined"]
+    assert found["milliseconds_a_candidate"] > 0
+    assert (trained / video_report.PICTURE).stat().st_size > 0
+
+
+def test_the_folder_gives_models_that_prefer_the_chunk_that_reaches(trained):
+    models = load_models(trained)
+    assert models.metadata["privileged_supervision"] is False
+    assert models.world_model.cost.milliseconds > 0
+    gap = np.array([0.15, -0.1, 0.0])
+    start = models.world_model.encode(observation_of(gap))
+    there = models.world_model.step(start, towards(gap)).latent
+    away = models.world_model.step(start, towards(-gap)).latent
+    text = ["reach the square"]
+    assert models.reward_model.score(there, text).value > models.reward_model.score(away, text).value
+    assert models.memory.nearest(start, text, 4).shape == (1, 4, episodes.HORIZON, 7)
+
+
+def test_a_second_run_trains_nothing_again(trained, rollouts, monkeypatch):
+    monkeypatch.setattr(command, "fit", lambda *args, **kwargs: pytest.fail("trained again"))
+    command.train(rollouts=[str(rollouts)], out=str(trained), **OPTIONS)
+
+
+def test_windows_hold_the_frames_of_a_chunk_and_keep_episodes_apart(rollouts):
+    data = load_episodes([rollouts], OPTIONS["cameras"])
+    windows = Windows(data, 2 * episodes.HORIZON, 2)
+    state = data.frame_state
+    first, second = windows.following.T
+    ahead = data.step[state[first]] - data.step[state[windows.start]]
+    assert set(ahead[~data.success[windows.episode[first]]]) == {episodes.HORIZON}
+    assert (windows.episode[first] == windows.episode[windows.start]).all()
+    assert (data.step[state[second]] >= data.step[state[first]]).all()
+    learned = set(windows.episode[windows.start[windows.learn]])
+    assert not learned & set(windows.episode[windows.start[windows.judge]])
+
+
+def test_pictures_that_are_too_far_apart_are_named(rollouts):
+    data = load_episodes([rollouts], OPTIONS["cameras"])
+    with pytest.raises(ForethoughtError, match="image_stride"):
+        Windows(data, episodes.HORIZON, 4)
+
+
+def test_failures_alone_teach_no_value(tmp_path):
+    failed = [replace(episodes.reach(seed, skill=0.0), success=False) for seed in range(30)]
+    rollouts = tmp_path / "episodes.hdf5"
+    write_episodes(rollouts, failed, {"problem_info": {"language_instruction": "reach the square"}})
+    short = OPTIONS | {"codec_steps": 2, "flow_steps": 2, "value_steps": 2}
+    with pytest.raises(ForethoughtError, match="succeeded"):
+        command.train(rollouts=[str(rollouts)], out=str(tmp_path), **short)
+
+
+def test_psnr_knows_equal_pictures_and_the_worst_ones():
+    black, white = np.zeros((1, 4, 4, 3), np.uint8), np.full((1, 4, 4, 3), 255, np.uint8)
+    assert video_report.psnr(black, black) == 99.0
+    assert video_report.psnr(black, white) == 0.0
