@@ -41,7 +41,7 @@ comma := ,
 	$(call install,libero$(comma)serve)
 
 .venv/.installed-dev: pyproject.toml constraints.txt | .venv/bin/python
-	$(call install,libero$(comma)serve$(comma)dev)
+	$(call install,libero$(comma)serve$(comma)video$(comma)encoders$(comma)verifier$(comma)dev)
 	@touch .venv/.installed
 
 .venv/.graphics: | .venv/bin/python
