@@ -64,7 +64,7 @@ class Trial:
 
 
 @dataclass(frozen=True, eq=False)
-class Tested:
+class Tried:
     """D decisions with C candidates each.
 
     Attributes:
@@ -107,7 +107,7 @@ def try_decisions(
     parts: Parts,
     trial: Trial,
     report: Callable[[int], None] = lambda count: None,
-) -> Tested:
+) -> Tried:
     """Plays episodes with the planner and tests decisions of them.
 
     Args:
@@ -145,7 +145,7 @@ def try_decisions(
             "No decision of the planner could be tested: it fell back to the policy everywhere. "
             "`forethought eval` shows why."
         )
-    return Tested(
+    return Tried(
         kind=rows[0].kind,
         returns=np.stack([row.returns for row in rows]),
         imagined=np.stack([row.imagined for row in rows]),
@@ -328,7 +328,7 @@ def _follow(
     return 0.0
 
 
-def only(tested: Tested, decisions: np.ndarray) -> Tested:
+def only(tested: Tried, decisions: np.ndarray) -> Tried:
     """Some of the decisions, by index."""
     names = ("returns", "imagined", "seen", "exact", "chosen", "spread")
     return replace(tested, **{name: getattr(tested, name)[decisions] for name in names})

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .decisions import BIGGER, OWN, POLICY, WIDE, Tested, only
+from .decisions import BIGGER, OWN, POLICY, WIDE, Tried, only
 from .value import mean, rank_correlation
 
 DRAWS = 1000
@@ -57,7 +57,7 @@ class DecisionsReport:
     spread: float
 
 
-def judge_decisions(tested: Tested, seed: int = 0) -> DecisionsReport:
+def judge_decisions(tested: Tried, seed: int = 0) -> DecisionsReport:
     """Reads the losses from tested decisions."""
     rows = np.arange(len(tested.chosen))
     own = tested.kind <= OWN
@@ -99,7 +99,7 @@ def judge_decisions(tested: Tested, seed: int = 0) -> DecisionsReport:
     )
 
 
-def _losses(tested: Tested) -> dict[str, float]:
+def _losses(tested: Tried) -> dict[str, float]:
     rows = np.arange(len(tested.chosen))
     own = np.flatnonzero(tested.kind <= OWN)
     outcome = tested.returns.mean(axis=2)

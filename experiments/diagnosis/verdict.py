@@ -51,11 +51,13 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Finding:
-    """What one measurement says against one part."""
+    """What one measurement says against one part, and what to do about it where that goes without the
+    measurement."""
 
     part: str
     severity: float
     words: str
+    remedy: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,9 @@ def judge(evidence: Evidence) -> Verdict:
         return Verdict(NOTHING, words, tuple(findings))
     near = [finding for finding in serious if finding.severity >= serious[0].severity - CLOSE]
     first = min(near, key=lambda finding: (PARTS.index(finding.part), -finding.severity))
-    others = [one.words for one in serious if one.part == first.part and one.words not in first.words]
-    words = " ".join([f"What limits you now is the {first.part}.", first.words, *others])
+    same = [first, *(one for one in serious if one is not first and one.part == first.part)]
+    said = [f"What limits you now: {first.part}.", *(one.words for one in same)]
+    words = " ".join([*said, *dict.fromkeys(one.remedy for one in same if one.remedy)])
     return Verdict(first.part, words, tuple(findings))
 
 
@@ -134,14 +137,11 @@ def _value(evidence: Evidence) -> Iterable[Finding]:
     if evidence.learns_from_failures is False:
         remedy = "Its labels leave failures out: train it with a scheme that uses them."
     elif evidence.unknown_instructions:
-        remedy = (
-            f"{100 * evidence.unknown_instructions:.0f} % of these episodes have an instruction that the "
-            "models never saw: they were trained on other tasks. Train them on rollouts of this suite."
-        )
+        remedy = "It was trained on other tasks: train it on rollouts of these."
     elif seen.rank_successes < 0.3:
         remedy = (
-            "It does not even rise where episodes succeed: it seems to be trained on other tasks than these. "
-            "Train it on rollouts of this suite."
+            "It does not even rise where episodes succeed, as if it was trained on other tasks: train it on "
+            "rollouts of these."
         )
     else:
         remedy = "Train it on more rollouts of this policy, failures included."
@@ -149,17 +149,21 @@ def _value(evidence: Evidence) -> Iterable[Finding]:
         "value",
         _ramp(auc, 0.75, 0.6),
         f"The value does not tell success from failure: AUC {seen.auc[25]:.2f}, {seen.auc[50]:.2f}, "
-        f"{seen.auc[75]:.2f} at 25, 50, 75 % of the episode. {remedy}",
+        f"{seen.auc[75]:.2f} at 25, 50, 75 % of the episode.",
+        remedy,
     )
     gap = seen.mean_failures / max(seen.mean_successes, 1e-6)
     yield Finding(
         "value",
         min(_ramp(seen.rank_failures, 0.15, 0.5), _ramp(gap, 0.5, 0.8)),
         f"It rises while episodes fail (rank correlation with time {seen.rank_failures:+.2f}) and thinks "
-        f"{100 * gap:.0f} % as well of them as of successes. {remedy}",
+        f"{100 * gap:.0f} % as well of them as of successes.",
+        remedy,
     )
     if evidence.unknown_instructions:
-        yield Finding("value", 0.6 * evidence.unknown_instructions, remedy)
+        share = 100 * evidence.unknown_instructions
+        words = f"It never saw the instruction of {share:.0f} % of these episodes."
+        yield Finding("value", 0.6 * evidence.unknown_instructions, words, remedy)
 
 
 def _decisions(evidence: Evidence) -> Iterable[Finding]:
