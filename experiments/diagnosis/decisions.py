@@ -33,7 +33,8 @@ POLICY, OWN, WIDE, BIGGER = range(4)
 """Kinds of candidates: the policy's chunk, the planner's further candidates, wider ones, and what the planner
 chooses with a larger budget."""
 
-WIDE_BANDWIDTHS = (0.1, 0.3)
+WIDE_BANDWIDTHS = (0.02, 0.1, 0.3)
+"""The first leaves what the memory offers as it is."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ class Tried:
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """What decides. ``bigger`` is the planner with a larger budget, or None."""
+    """What decides. ``memory`` serves the wider candidates, whether the planner uses it or not; ``bigger`` is
+    the planner with a larger budget, or None."""
 
     policy: Policy
     planner: Planner

@@ -151,12 +151,20 @@ def _lineage(arm: Arm) -> Mapping[str, Any]:
         return {}
 
 
-def _unknown(data: EpisodeSet, arm: Arm) -> float | None:
-    """What share of the episodes has an instruction that the memory beside the value does not know."""
-    folder = arm.parts["reward"].get("folder")
+def _memory(arm: Arm, group: str = "world_model") -> retrieval.RetrievalMemory | None:
+    """The memory that was trained beside a part, whether the planner uses it or not."""
+    folder = arm.parts[group].get("folder")
     if folder is None or not (Path(str(folder)) / retrieval.FILE).is_file():
         return None
-    known = retrieval.load(str(folder)).instructions
+    return retrieval.load(str(folder))
+
+
+def _unknown(data: EpisodeSet, arm: Arm) -> float | None:
+    """What share of the episodes has an instruction that the memory beside the value does not know."""
+    memory = _memory(arm, "reward")
+    if memory is None:
+        return None
+    known = memory.instructions
     return float(np.mean([data.instructions[index] not in known for index in data.instruction]))
 
 
@@ -182,7 +190,7 @@ def _simulate(arm: Arm, simulation: Simulation, discount: float, console: Consol
             planner=controller.planner,
             world_model=_built(workshop, "world_model", arm),
             reward=_built(workshop, "reward", arm),
-            memory=workshop.part("memory", arm) if arm.parts["memory"] else None,
+            memory=_memory(arm),
             bigger=_bigger(arm),
         )
         with Progress(console=console) as progress:

@@ -9,6 +9,7 @@ counted by the other (double estimation, van Hasselt 2010).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +44,9 @@ class DecisionsReport:
         optimism: Imagined value of the chosen − its return; ``optimism_policy`` the same of the policy's.
         losses: ``proposals``, ``encoder``, ``model``, ``value`` and ``budget`` (see the module).
         spread: Standard deviation of the planner's own candidates, units of half the range of the bounds.
+        choice: Spread of the worth of the true next states among the planner's own candidates, as a share of
+            that among the wider ones.
+        promise: Worth of the best true next state among the wider candidates − among the planner's own.
     """
 
     decisions: int
@@ -55,6 +59,8 @@ class DecisionsReport:
     optimism_policy: float
     losses: dict[str, Loss]
     spread: float
+    choice: float
+    promise: Loss
 
 
 def judge_decisions(tested: Tried, seed: int = 0) -> DecisionsReport:
@@ -77,10 +83,11 @@ def judge_decisions(tested: Tried, seed: int = 0) -> DecisionsReport:
     generator = np.random.default_rng(seed)
     draws = [only(tested, generator.integers(0, len(rows), len(rows))) for _ in range(DRAWS)]
     drawn = [_losses(draw) for draw in draws]
-    losses = {
-        name: Loss(loss, *(float(q) for q in np.quantile([draw[name] for draw in drawn], (0.05, 0.95))))
-        for name, loss in _losses(tested).items()
-    }
+    losses = {name: _interval(loss, [draw[name] for draw in drawn]) for name, loss in _losses(tested).items()}
+    further = tested.kind == WIDE
+    worth = tested.seen if np.isnan(tested.exact).any() else tested.exact
+    promise = worth[:, wide].max(axis=1) - worth[:, own].max(axis=1)
+    resampled = generator.integers(0, len(rows), (DRAWS, len(rows)))
 
     def within(first: np.ndarray, second: np.ndarray) -> float:
         return mean([rank_correlation(first[row], second[row]) for row in rows])
@@ -96,7 +103,14 @@ def judge_decisions(tested: Tried, seed: int = 0) -> DecisionsReport:
         optimism_policy=float((tested.imagined[:, 0] - outcome[:, 0]).mean()),
         losses=losses,
         spread=float(tested.spread.mean()),
+        choice=float(worth[:, own].std(axis=1).mean() / max(worth[:, further].std(axis=1).mean(), 1e-9)),
+        promise=_interval(float(promise.mean()), promise[resampled].mean(axis=1)),
     )
+
+
+def _interval(measured: float, drawn: Any) -> Loss:
+    low, high = np.quantile(drawn, (0.05, 0.95))
+    return Loss(measured, float(low), float(high))
 
 
 def _losses(tested: Tried) -> dict[str, float]:

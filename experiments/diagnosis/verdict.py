@@ -186,6 +186,14 @@ def _decisions(evidence: Evidence) -> Iterable[Finding]:
         words = f"Of the return it costs {loss.mean:+.3f} ({loss.low:+.3f} to {loss.high:+.3f}). "
         severity = 0.8 * min(loss.mean / scale, 1.0) if loss.low > 0 else 0.0
         yield Finding(part, severity, words + remedies[part])
+    yield Finding(
+        "proposals",
+        0.7 * (seen.promise.low > 0) * _ramp(seen.choice, 0.3, 0.1),
+        f"The candidates leave hardly anything to choose: the worth of where they lead spreads "
+        f"{100 * seen.choice:.0f} % as far as that of wider ones, the best of which lead to "
+        f"{seen.promise.mean:+.3f} more value.",
+        "Retrieve from a memory, widen bandwidths or add primitives.",
+    )
 
 
 def _budget(evidence: Evidence) -> Iterable[Finding]:
