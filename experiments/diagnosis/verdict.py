@@ -139,10 +139,7 @@ def _value(evidence: Evidence) -> Iterable[Finding]:
     elif evidence.unknown_instructions:
         remedy = "It was trained on other tasks: train it on rollouts of these."
     elif seen.rank_successes < 0.3:
-        remedy = (
-            "It does not even rise where episodes succeed, as if it was trained on other tasks: train it on "
-            "rollouts of these."
-        )
+        remedy = "It may have been trained on other tasks: train it on rollouts of these."
     else:
         remedy = "Train it on more rollouts of this policy, failures included."
     yield Finding(
@@ -150,6 +147,13 @@ def _value(evidence: Evidence) -> Iterable[Finding]:
         _ramp(auc, 0.75, 0.6),
         f"The value does not tell success from failure: AUC {seen.auc[25]:.2f}, {seen.auc[50]:.2f}, "
         f"{seen.auc[75]:.2f} at 25, 50, 75 % of the episode.",
+        remedy,
+    )
+    yield Finding(
+        "value",
+        0.9 * _ramp(seen.rank_successes, 0.5, 0.1),
+        f"It does not rise where episodes succeed: rank correlation with time {seen.rank_successes:+.2f}, "
+        f"calibration error {seen.calibration_error:.2f}.",
         remedy,
     )
     gap = seen.mean_failures / max(seen.mean_successes, 1e-6)

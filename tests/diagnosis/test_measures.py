@@ -95,6 +95,8 @@ def test_nothing_is_blamed_when_all_is_fine():
         ("encoder", {"readout": ReadoutReport(40.0, 35.0, 30.0, 42.0, 0.05)}),
         ("model", {"dynamics": dataclasses.replace(FINE.dynamics, action_effect=0.0)}),
         ("value", {"value": dataclasses.replace(FINE.value, auc={25: 0.5, 50: 0.5, 75: 0.55})}),
+        ("value", {"value": dataclasses.replace(FINE.value, rank_failures=0.6, mean_failures=0.7)}),
+        ("value", {"value": dataclasses.replace(FINE.value, rank_successes=0.1)}),
     ],
 )
 def test_a_sick_part_is_named(part, changed):
