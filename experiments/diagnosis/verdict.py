@@ -26,7 +26,7 @@ CLOSE = 0.1
 QUIET = 0.25
 """Findings below are not worth a verdict."""
 
-NOTHING = "nothing measured"
+NOTHING = "nothing stands out"
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What limits you now: one of ``PARTS``, or ``nothing measured``; in words; and every finding."""
+    """What limits you now: one of ``PARTS``, or ``nothing stands out``; in words; and every finding."""
 
     limit: str
     words: str
@@ -77,7 +77,7 @@ def judge(evidence: Evidence) -> Verdict:
     )
     serious = [finding for finding in findings if finding.severity >= QUIET]
     if not serious:
-        words = "No part stands out: what was measured is healthy."
+        words = "What was measured is healthy."
         if findings:
             words += f" The largest finding speaks against the {findings[0].part}: {findings[0].words}"
         if evidence.decisions is None:

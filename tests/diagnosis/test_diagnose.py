@@ -95,7 +95,7 @@ def run(chosen: Arm, out: Path, unseen: Path, simulator: bool = True, **request:
 
 def test_nothing_is_blamed_where_nothing_is_broken(healthy, unseen, tmp_path):
     found = run(arm(healthy), tmp_path, unseen, page=True)
-    assert found["verdict"]["limit"] == "nothing measured", found["verdict"]
+    assert found["verdict"]["limit"] == "nothing stands out", found["verdict"]
     assert found["value"]["auc"]["75"] > 0.8
     assert found["dynamics"]["action_effect"] > 0.5
     assert found["readout"]["skill"] > 0.5
@@ -139,7 +139,7 @@ def test_a_value_of_another_suite_is_found(healthy, unseen, tmp_path):
 def test_most_of_it_needs_no_simulator(healthy, unseen, tmp_path):
     found = run(arm(healthy), tmp_path, unseen, simulator=False)
     assert found["decisions"] is None
-    assert found["verdict"]["limit"] == "nothing measured"
+    assert found["verdict"]["limit"] == "nothing stands out"
 
 
 def test_one_outcome_alone_is_refused(healthy, tmp_path):
