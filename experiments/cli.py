@@ -1,5 +1,5 @@
-"""The ``forethought`` command: ``collect | train | eval | serve | bench | doctor``. All but the last are
-Hydra applications."""
+"""The ``forethought`` command: ``collect | train | eval | improve | diagnose | serve | bench | doctor``. All
+but the last are Hydra applications."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ Forethought: test-time search for robot policies.
   forethought train models     train what search needs: world model, values, retrieval memory
   forethought train video      the same with a world model that imagines pictures (on a GPU)
   forethought eval             compare the policy alone with planners, paired, with intervals
+  forethought improve          collect, train, evaluate, and again, until success rises no more
+  forethought diagnose         what limits you now: proposals, encoder, model, value or budget
   forethought serve            serve a policy that looks ahead, or stand in front of somebody's server
   forethought bench planner    measure the search itself: speed, memory, regret
   forethought bench imagination  compare what world models imagine with what the simulator does
@@ -109,8 +111,8 @@ def _run_hydra(program: str, config_name: str, task: Callable[..., Any], argumen
 
     register_resolvers()
     JoinSweep.failed = ()
-    # `arms` is a free mapping, which Hydra only extends when told so.
-    arguments = [f"++{text}" if text.startswith("arms.") else text for text in arguments]
+    # These are free mappings, which Hydra only extends when told so.
+    arguments = [f"++{text}" if text.startswith(("arms.", "train.")) else text for text in arguments]
     problems: list[Exception] = []
     before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [program, *arguments]
@@ -164,9 +166,7 @@ def register_resolvers() -> None:
 
 
 def _evaluate(config: Any) -> None:
-    from hydra import compose
     from hydra.core.hydra_config import HydraConfig
-    from hydra.errors import HydraException
     from hydra.types import RunMode
 
     from .evaluation.evaluate import Invocation, evaluate
@@ -174,17 +174,10 @@ def _evaluate(config: Any) -> None:
 
     register_resolvers()
     hydra_config = HydraConfig.get()
-
-    def load_option(group: str, option: str) -> Any:
-        try:
-            return compose(hydra_config.job.config_name, overrides=[f"{group}={option}"])[group]
-        except HydraException as error:
-            raise ForethoughtError(f"arms: {error}") from error
-
     sweeping = hydra_config.mode == RunMode.MULTIRUN
     invocation = Invocation(
         choices=dict(hydra_config.runtime.choices),
-        load_option=load_option,
+        load_option=_load_option,
         overrides=list(hydra_config.overrides.task),
         command=["forethought", "eval", *_flags(hydra_config), *hydra_config.overrides.task],
         summary_folder=Path(hydra_config.runtime.output_dir if sweeping else str(config.out)),
@@ -198,10 +191,62 @@ def _evaluate(config: Any) -> None:
         (invocation.summary_folder / ERROR).write_text(str(error))
 
 
+def _load_option(group: str, option: str) -> Any:
+    """Another option of a group than the one that the run chose."""
+    from hydra import compose
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+
+    try:
+        return compose(HydraConfig.get().job.config_name, overrides=[f"{group}={option}"])[group]
+    except HydraException as error:
+        raise ForethoughtError(f"arms: {error}") from error
+
+
+def _diagnose(config: Any) -> None:
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    from .diagnosis.decisions import Trial
+    from .diagnosis.diagnose import Request, Simulation, diagnose
+    from .evaluation.arms import compose_arms
+
+    register_resolvers()
+    arms = compose_arms(config, dict(HydraConfig.get().runtime.choices), _load_option)
+    if len(arms) < 2:
+        raise ForethoughtError("diagnose looks at a search; planner=none has none. Choose a planner.")
+    settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    names = ("name", "episodes", "episode_states", "per_task", "discount", "results", "page")
+    request = Request(out=Path(settings["out"]), **{name: settings[name] for name in names})
+    simulation = Simulation(
+        settings["benchmark"], settings["tasks"], settings["init_states"], Trial(**settings["trial"])
+    )
+    diagnose(arms[1], request, simulation if settings["simulator"] else None)
+
+
+def _improve(config: Any) -> None:
+    from hydra import compose
+    from hydra.core.hydra_config import HydraConfig
+
+    from .evaluation.evaluate import Invocation
+    from .improvement.improve import run
+
+    register_resolvers()
+    hydra_config = HydraConfig.get()
+    invocation = Invocation(
+        choices=dict(hydra_config.runtime.choices),
+        load_option=_load_option,
+        overrides=list(hydra_config.overrides.task),
+        command=["forethought", "improve", *_flags(hydra_config), *hydra_config.overrides.task],
+        summary_folder=Path(str(config.out)),
+    )
+    run(config, invocation, compose("train_models"))
+
+
 def _flags(hydra_config: Any) -> list[str]:
     """What of the command line is not an override."""
     name = str(hydra_config.job.config_name)
-    flags = [] if name == "eval" else ["--config-name", name]
+    flags = [] if name in {default for default, _ in APPLICATIONS.values()} else ["--config-name", name]
     for source in hydra_config.runtime.config_sources:
         if source.provider == "command-line":
             flags += ["--config-dir", os.path.relpath(source.path)]
@@ -264,6 +309,8 @@ APPLICATIONS: dict[str, tuple[str, Callable[..., Any]]] = {
     "train models": ("train_models", _write),
     "train video": ("train_video", _write),
     "eval": ("eval", _evaluate),
+    "improve": ("improve", _improve),
+    "diagnose": ("diagnose", _diagnose),
     "serve": ("serve", _call),
     "bench planner": ("bench_planner", _write),
     "bench imagination": ("bench_imagination", _write),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...interfaces import ActionSamples, Observation, WorldModel
+from ...interfaces import ActionSamples, Observation, Policy, WorldModel
 from ...planner import Context, KernelProposals
 from ...planner.mixtures import kernel_proposals
 from ...planner.sources import DEFAULT_BANDWIDTHS
@@ -57,12 +57,18 @@ class ExploringPolicy(PolicyDelegate):
         return ActionSamples(chunks=chunks[:, :n])
 
 
-def load(folder: str | Path, file: str = "policy.safetensors", share: float = 0.35) -> ExploringPolicy:
-    """The reference policy of a models folder, exploring with that folder's encoder and memory."""
+def load(
+    folder: str | Path,
+    file: str = "policy.safetensors",
+    share: float = 0.35,
+    policy: Policy | None = None,
+) -> ExploringPolicy:
+    """A policy, by default the reference policy of the models folder, exploring with that folder's
+    encoder and memory."""
     from ...world_models import latent, retrieval
     from ...wrappers.policies import reference
 
-    policy = reference.load(folder, file)
+    policy = reference.load(folder, file) if policy is None else policy
     # Wider than what a planner proposes: to learn where the models end, not to succeed.
     proposals = kernel_proposals(
         policy.action_spec,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...interfaces import ActionSamples, Observation, Planner
+from ...interfaces import ActionSamples, Observation, Planner, Policy
 from .delegate import PolicyDelegate
 
 
@@ -34,14 +34,20 @@ class PlannedPolicy(PolicyDelegate):
 
 
 def load(
-    folder: str | Path, file: str = "policy.safetensors", preset: str = "forethought", **options: Any
+    folder: str | Path,
+    file: str = "policy.safetensors",
+    preset: str = "forethought",
+    policy: Policy | None = None,
+    **options: Any,
 ) -> PlannedPolicy:
-    """The reference policy of a models folder, planned with that folder's models and a preset's options."""
+    """A policy, by default the reference policy of the models folder, planned with that folder's models and a
+    preset's options."""
     from ...planner import PRESETS
     from ...wrappers.models import load_models
     from ...wrappers.policies import reference
 
-    policy, models = reference.load(folder, file), load_models(folder)
+    models = load_models(folder)
+    policy = reference.load(folder, file) if policy is None else policy
     planner = PRESETS[preset](
         models.world_model,
         models.reward_model,

@@ -221,7 +221,9 @@ class _Stages:
             weight_decay=weight_decay,
         )
         self.folder.mkdir(parents=True, exist_ok=True)
-        torch.save(module.state_dict(), path)
+        partial = path.with_suffix(".partial")
+        torch.save(module.state_dict(), partial)
+        partial.replace(path)  # a kill leaves no half stage behind
 
 
 def _seen(encoder: ObservationEncoder, data: EpisodeSet) -> EpisodeSet:

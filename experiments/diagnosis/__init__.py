@@ -1,0 +1,1 @@
+"""What limits a policy with search: proposals, encoder, model, value or budget."""

@@ -1,0 +1,1 @@
+"""Collect, train, evaluate, and again, until success rises no more."""
