@@ -52,7 +52,7 @@ def command(tmp_path):
         guard = threading.Timer(240, process.kill)
         guard.start()
         said = ""
-        for line in process.stderr:
+        for line in process.stderr or ():
             said += line
             if found := re.search(r"ws://127\.0\.0\.1:(\d+)", line):
                 guard.cancel()
