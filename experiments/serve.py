@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from ..interfaces import ActionSpec, ForethoughtError, Planner
+from ..wrappers.limits import Limits
 from ..wrappers.models import Models, load_models
 from ..wrappers.serving.requests import Keys
 from ..wrappers.serving.server import Server
@@ -37,6 +38,7 @@ def serve(
     state: Sequence[str] = (),
     instruction: str | None = None,
     upside_down: Sequence[str] = (),
+    limits: str | None = None,
     deadline_ms: float | None = None,
     samples: int | None = None,
     seed: int = 0,
@@ -63,7 +65,13 @@ def serve(
         "max_clients": max_clients,
         "ping_seconds": ping_seconds,
     }
+    if limits is not None and not planner:
+        raise ForethoughtError(
+            f"limits={limits} are kept where actions are decided, and planner=none passes them on unseen. "
+            "Choose a planner, or leave limits out."
+        )
     drawn: dict[str, Any] = {"deadline_ms": deadline_ms, "samples": samples, "seed": seed}
+    drawn["guard"] = None if limits is None else Limits.load(limits)
     if upstream is not None:
         search = _search(planner, loaded, None, drawn)
         server = proxy_server(

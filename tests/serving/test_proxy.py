@@ -213,8 +213,10 @@ def test_a_robot_is_held_still_for_a_while_when_asked_for(start, connect):
     assert np.all(held["actions"][:, :6] == 0) and np.all(held["actions"][:, 6] == last[-1, 6])
     assert "hold still" in held["forethought"]["reason"]
     eventually(lambda: isinstance(client.send(pack(request())), str))
-    start(policy_server(echo), port=upstream.port)
+    again = Running(policy_server(echo), port=upstream.port)
     assert client.infer(request())["actions"][0, 0] != 0
+    again.stop()
+    assert "hold still" in client.infer(request())["forethought"]["reason"]  # another loss, another while
 
 
 def test_before_the_first_answer_nobody_is_held_still(start, connect):

@@ -52,8 +52,7 @@ def command(tmp_path):
         guard = threading.Timer(240, process.kill)
         guard.start()
         said = ""
-        assert process.stderr is not None
-        for line in process.stderr:
+        for line in process.stderr or ():
             said += line
             if found := re.search(r"ws://127\.0\.0\.1:(\d+)", line):
                 guard.cancel()
@@ -89,6 +88,16 @@ def test_it_stands_in_front_of_another_server_and_keeps_keys_out_of_its_files(
     assert "upstream" in written and "key-5fa1" not in written and "key-90bc" not in written
 
 
+def test_a_robots_limits_are_kept_for_every_client(command, connect, tmp_path):
+    limits = tmp_path / "arm.json"
+    limits.write_text('{"hz": 20, "speed": 0.001}')
+    url = command(f"limits={limits}")
+    for _ in range(2):
+        actions = connect(url).infer(libero())["actions"]
+        metres = np.linalg.norm(actions[:, :3], axis=1) * 0.05  # LIBERO's controller: 5 cm a unit
+        assert metres.max() * 20 <= 0.001 + 1e-6
+
+
 def test_without_a_search_it_passes_on(command, start, connect):
     client = connect(command(f"upstream={start(policy_server(echo))}", "planner=none"))
     assert np.array_equal(client.infer(request(0.5))["actions"], echo(request(0.5))["actions"])
@@ -97,6 +106,8 @@ def test_without_a_search_it_passes_on(command, start, connect):
 def test_what_does_not_fit_is_said_before_anybody_connects():
     with pytest.raises(ForethoughtError, match="needs models"):
         serve(policy=None, planner={"_target_": "any"}, models=None, upstream="ws://x:1")
+    with pytest.raises(ForethoughtError, match=r"Choose a planner, or leave limits out"):
+        serve(policy=None, planner=None, models=None, upstream="ws://x:1", limits="arm.json")
     with pytest.raises(ForethoughtError, match="ws://localhost:8000"):
         serve(policy=None, planner=None, models=None, upstream="localhost:8000")
 

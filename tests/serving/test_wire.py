@@ -73,6 +73,8 @@ BAD = {
     "pickle": pickle.dumps({"a": 1}),
     "object array": bad(dtype="|O"),
     "structure": bad(dtype="i4,f4"),
+    "complex": bad(dtype="<c8", shape=[2], data=bytes(16)),
+    "void": bad(dtype="|V9", shape=[2], data=bytes(18)),
     "subarray": bad(dtype="(2,)i4"),
     "nonsense type": bad(dtype="import os"),
     "type is no text": bad(dtype=7),

@@ -16,6 +16,7 @@ from ...interfaces import ActionSpec, Decision, ForethoughtError, Observation, P
 from ..actions import ACTION_KEYS, read
 from ..controller import hold_still
 from ..guard import Guard
+from ..limits import Limits
 from ..wrap import wrap
 from .episodes import RESET_KEY, EpisodeWatch
 from .requests import Keys, is_batched
@@ -41,7 +42,8 @@ class Search:
         cameras: What the models look at.
         action_spec: What the numbers of an action mean.
         horizon: Chunk length H of the models, in control steps.
-        guard: Makes a guard, or None for the bounds of the action.
+        guard: ``Limits`` of the robot, of which every client gets a guard, what makes a guard, or None for the
+            bounds of the action.
         deadline_ms: Wall time after which a planner is given up; None waits.
         samples: Chunks asked of a policy that can give several; None: what the planner compares.
         seed: Seed of all draws, the same for every client.
@@ -51,7 +53,7 @@ class Search:
     action_spec: ActionSpec
     horizon: int
     cameras: tuple[str, ...] = ()
-    guard: Callable[[], Guard] | None = None
+    guard: Limits | Callable[[], Guard] | None = None
     deadline_ms: float | None = None
     samples: int | None = None
     seed: int = 0
@@ -64,7 +66,7 @@ class Search:
             observation=observation,
             action_spec=self.action_spec,
             horizon=self.horizon,
-            guard=self.guard() if self.guard is not None else None,
+            guard=self.guard() if callable(self.guard) else self.guard,
             deadline_ms=self.deadline_ms,
             samples=self.samples,
             seed=self.seed,
