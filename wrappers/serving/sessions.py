@@ -42,7 +42,7 @@ class Search:
         cameras: What the models look at.
         action_spec: What the numbers of an action mean.
         horizon: Chunk length H of the models, in control steps.
-        guard: ``Limits`` of the robot, of which every client gets a guard, what makes a guard, or None for the
+        guard: ``Limits`` of the robot, which give every client a guard, what makes one, or None for the
             bounds of the action.
         deadline_ms: Wall time after which a planner is given up; None waits.
         samples: Chunks asked of a policy that can give several; None: what the planner compares.
