@@ -4,28 +4,48 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import TypeVar
-
-import numba
 
 Result = TypeVar("Result")
 
 _lock = threading.Lock()
 _pools: list[ThreadPoolExecutor] = []
+_most: list[int] = []
 os.register_at_fork(after_in_child=_pools.clear)  # threads do not survive a fork
+
+
+def threads() -> int:
+    """How many cores a loop may use: as ``at_most`` says, else the environment variable OMP_NUM_THREADS, else
+    all that the process may run on. (Numba's own number would start numba's threads when asked.)"""
+    if _most:
+        return _most[-1]
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return int(told) if told.isdigit() and int(told) else len(os.sched_getaffinity(0))
+
+
+@contextmanager
+def at_most(number: int) -> Iterator[None]:
+    """Loops use no more threads than that meanwhile, in the whole process."""
+    _most.append(number)
+    try:
+        yield
+    finally:
+        _most.pop()
 
 
 def split(part: Callable[[int, int], Result], count: int, at_least: int) -> list[Result]:
     """``part(start, stop)`` over the whole of ``range(count)``, in pieces of ``at_least`` that run in threads
     of their own; the results in order.
 
-    As many threads as ``numba.get_num_threads()`` says, all cores by default. The parts must write to
-    places of their own, and gain by this only while they run without the interpreter's lock.
+    The parts must write to places of their own, and gain by this only while they run without the
+    interpreter's lock.
     """
-    pieces = min(numba.get_num_threads(), count // at_least)
+    pieces = count // at_least
+    pieces = min(threads(), pieces) if pieces > 1 else 1
     if pieces < 2:
         return [part(0, count)]
     bounds = [count * piece // pieces for piece in range(pieces + 1)]

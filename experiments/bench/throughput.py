@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 
 from ...planner import Budget, KernelProposals, PolicyKernels, PolicySamples, TreeSearch
+from ...planner.parallel import at_most
 from ...planner.search import Run
 from .peer import Peer
 from .problem import ARM, CLOCKS, NETWORKS, Question, Sizes, Stopwatch, question, timed
@@ -158,37 +158,36 @@ def measure(
     """
     from threadpoolctl import threadpool_limits
 
-    before, loops = torch.get_num_threads(), numba.get_num_threads()
+    before = torch.get_num_threads()
     try:
         for _, group in itertools.groupby(settings, lambda s: (s.threads, s.actions, s.batch, s.simulations)):
             cell = list(group)
             torch.set_num_threads(cell[0].threads)
-            numba.set_num_threads(min(cell[0].threads, loops))
             threadpool_limits(1, "blas")  # torch has threads of its own, and NumpyMlp shares rows
             asked = question(sizes, cell[0].batch)
             ours = {s: Ours(s, sizes, asked, CLOCKS[clock], device) for s in cell if s.wave is not None}
             found = {s: Measured() for s in cell}
             taken = 0.0
-            for number in range(-1, repeats):
-                for setting in cell:
-                    decide = ours.get(setting) or functools.partial(_ask, peer, setting, sizes)
-                    seed = number * (IN_A_ROW + 1)
-                    first = decide(seed)
-                    counted = [first]
-                    if first[0] < LONG:
-                        counted = [decide(seed + 1 + again) for again in range(IN_A_ROW)]
-                    taken += sum(took for took, _ in counted)
-                    if number >= 0:
-                        found[setting].seconds += [took for took, _ in counted]
-                        found[setting].evaluated += [evaluated for _, evaluated in counted]
-                    if number >= 0 and setting in ours:
-                        found[setting].parts.append(ours[setting].parts(seed))
-                if number >= 2 and taken > seconds:
-                    break
+            with at_most(cell[0].threads):
+                for number in range(-1, repeats):
+                    for setting in cell:
+                        decide = ours.get(setting) or functools.partial(_ask, peer, setting, sizes)
+                        seed = number * (IN_A_ROW + 1)
+                        first = decide(seed)
+                        counted = [first]
+                        if first[0] < LONG:
+                            counted = [decide(seed + 1 + again) for again in range(IN_A_ROW)]
+                        taken += sum(took for took, _ in counted)
+                        if number >= 0:
+                            found[setting].seconds += [took for took, _ in counted]
+                            found[setting].evaluated += [evaluated for _, evaluated in counted]
+                        if number >= 0 and setting in ours:
+                            found[setting].parts.append(ours[setting].parts(seed))
+                    if number >= 2 and taken > seconds:
+                        break
             yield from found.items()
     finally:
         torch.set_num_threads(before)
-        numba.set_num_threads(loops)
         threadpool_limits(before, "blas")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import pytest
 from planner_fakes import (
@@ -33,6 +32,7 @@ from forethought.planner import (
 )
 from forethought.planner import proposals as proposals_module
 from forethought.planner.drawing import normal, pick
+from forethought.planner.parallel import at_most, split, threads
 from forethought.planner.sources import varies_with
 
 MEMORY = FixedMemory()
@@ -78,13 +78,10 @@ def test_threads_change_nothing():
     mixture = KernelProposals(ARM, (SOURCES["policy"], SOURCES["averaged"]))
     nodes, rows = np.arange(900) % 97, np.arange(900) % 3
     places = np.arange(900) // 97
-    threads = numba.get_num_threads()
-    try:
-        numba.set_num_threads(1)
+    with at_most(1):
         one = mixture.draw(asked(nodes, rows), places)
-    finally:
-        numba.set_num_threads(threads)
-    many = mixture.draw(asked(nodes, rows), places)
+    with at_most(4):
+        many = mixture.draw(asked(nodes, rows), places)
     np.testing.assert_array_equal(one.chunks, many.chunks)
     np.testing.assert_array_equal(one.log_prior, many.log_prior)
 
@@ -199,3 +196,19 @@ def test_proposals_that_cannot_draw_singly_still_serve_a_tree():
         TreeSearch(
             ArmWorld(), NearTarget(), EveryAction(action_set([0.0])), ARM, Budget(simulations=20), depth=2
         ).plan(observe(np.zeros((1, 7))), policy_samples(ARM, 1, 1, 8), np.zeros(1, np.int64))
+
+
+def test_a_loop_is_shared_by_as_many_threads_as_it_may_have(monkeypatch):
+    def pieces(count):
+        return split(lambda start, stop: (start, stop), count, 10)
+
+    with at_most(3):
+        assert pieces(35) == [(0, 11), (11, 23), (23, 35)]
+        assert pieces(20) == [(0, 10), (10, 20)]
+        assert pieces(19) == [(0, 19)]
+        with at_most(1):
+            assert pieces(100) == [(0, 100)]
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert threads() == 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "4,1")
+    assert threads() >= 1
