@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from forethought.experiments.cli import main
 
@@ -21,8 +22,14 @@ FLAGS = ["--config-dir", str(HERE / "toy_configs"), "--config-name", "improve_to
 
 
 def run_here(folder: Path, *arguments: str) -> int:
-    with contextlib.chdir(folder):
-        return main(["improve", *FLAGS, *arguments])
+    """With one thread, as in ``start``: sums of several threads differ in their last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with contextlib.chdir(folder):
+            return main(["improve", *FLAGS, *arguments])
+    finally:
+        torch.set_num_threads(before)
 
 
 def start(folder: Path) -> subprocess.Popen[bytes]:
