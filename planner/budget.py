@@ -69,10 +69,6 @@ class Clock:
         most = self._budget.simulations
         return np.iinfo(np.int32).max if most is None else int(most)
 
-    def remaining(self, spent: np.ndarray) -> np.ndarray:
-        """Simulations left to each row that has spent ``int [B]``."""
-        return np.maximum(self.simulations - spent, 0)
-
     def wave_begins(self) -> bool:
         """Whether another wave fits; if so, its time starts to count."""
         self._mark = self._now()

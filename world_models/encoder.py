@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..text import TEXT_SIZE
+from ..interfaces import ForethoughtError, Observation
+from ..text import TEXT_SIZE, text_features
 
 PROPRIOCEPTION_FEATURES = 11
 CONTEXT_SIZE = 16
@@ -202,6 +203,31 @@ def random_shift(image: Tensor, generator: torch.Generator, pixels: int = 2) -> 
     rows = (offset[:, :1] + torch.arange(height))[:, :, None]
     columns = (offset[:, 1:] + torch.arange(width))[:, None, :]
     return padded[torch.arange(batch)[:, None, None], rows, columns]
+
+
+def model_inputs(
+    observation: Observation, cameras: Sequence[str], device: torch.device
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """What a learned world model reads of an observation, on its device: images by camera, proprioception
+    ``float32 [B, 8]`` and hashed instructions ``[B, TEXT_SIZE]``.
+
+    Raises:
+        ForethoughtError: A camera is missing, or the proprioception has another size than in training.
+    """
+    missing = [name for name in cameras if name not in observation.images]
+    if missing:
+        raise ForethoughtError(
+            f"The world model was trained on cameras {list(cameras)}; the observation has "
+            f"{list(observation.images)}. Add {missing}, or train models for the cameras that you have."
+        )
+    if observation.proprioception.shape[-1] != 8:
+        raise ForethoughtError(
+            "The world model reads proprioception [B, 8] (position 3, axis-angle 3, fingers 2); "
+            f"got {list(observation.proprioception.shape)}."
+        )
+    images = {name: image.to(device) for name, image in as_tensors(observation.images, cameras).items()}
+    body = torch.from_numpy(np.asarray(observation.proprioception, np.float32)).to(device)
+    return images, body, text_features(observation.instruction).to(device)
 
 
 def as_tensors(images: Mapping[str, np.ndarray], cameras: Sequence[str]) -> dict[str, Tensor]:

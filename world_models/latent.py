@@ -21,8 +21,8 @@ from ..weights import load_weights, save_weights
 from .dynamics import ChunkDynamics
 from .encoder import (
     ObservationEncoder,
-    as_tensors,
     instruction_context,
+    model_inputs,
     privileged_features,
     proprioception_features,
 )
@@ -68,24 +68,8 @@ class LatentWorldModel:
         Raises:
             ForethoughtError: A camera is missing, or the proprioception has another size than in training.
         """
-        missing = [name for name in self.cameras if name not in observation.images]
-        if missing:
-            raise ForethoughtError(
-                f"The world model was trained on cameras {list(self.cameras)}; the observation has "
-                f"{list(observation.images)}. Add {missing}, or train models for the cameras that you have."
-            )
-        if observation.proprioception.shape[-1] != 8:
-            raise ForethoughtError(
-                "The world model reads proprioception [B, 8] (position 3, axis-angle 3, fingers 2); "
-                f"got {list(observation.proprioception.shape)}."
-            )
-        images = {
-            name: image.to(self.device)
-            for name, image in as_tensors(observation.images, self.cameras).items()
-        }
-        proprioception = torch.from_numpy(np.asarray(observation.proprioception, np.float32)).to(self.device)
-        text = text_features(observation.instruction).to(self.device)
-        latent = self.encoder(images, proprioception, text)
+        images, body, text = model_inputs(observation, self.cameras, self.device)
+        latent = self.encoder(images, body, text)
         return self.particles(torch.cat([latent, instruction_context(text)], dim=-1))
 
     def particles(self, latent: Tensor) -> Tensor:

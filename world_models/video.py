@@ -16,13 +16,12 @@ import torch
 from torch import Tensor
 
 from ..interfaces import ForethoughtError, ImaginationCost, Latent, Observation, Prediction
-from ..text import text_features
 from ..weights import load_weights, save_weights
 from .encoder import (
     CONTEXT_SIZE,
     PROPRIOCEPTION_FEATURES,
-    as_tensors,
     instruction_context,
+    model_inputs,
     proprioception_features,
 )
 from .flow import FrameTransformer
@@ -92,23 +91,7 @@ class VideoWorldModel:
         Raises:
             ForethoughtError: A camera is missing, or the proprioception has another size than in training.
         """
-        missing = [name for name in self.cameras if name not in observation.images]
-        if missing:
-            raise ForethoughtError(
-                f"The video model was trained on cameras {list(self.cameras)}; the observation has "
-                f"{list(observation.images)}. Add {missing}, or train one for the cameras that you have."
-            )
-        if observation.proprioception.shape[-1] != 8:
-            raise ForethoughtError(
-                "The video model reads proprioception [B, 8] (position 3, axis-angle 3, fingers 2); "
-                f"got {list(observation.proprioception.shape)}."
-            )
-        images = {
-            name: image.to(self.device)
-            for name, image in as_tensors(observation.images, self.cameras).items()
-        }
-        body = torch.from_numpy(np.asarray(observation.proprioception, np.float32)).to(self.device)
-        text = text_features(observation.instruction).to(self.device)
+        images, body, text = model_inputs(observation, self.cameras, self.device)
         vectors = self.vectors(self.codec.encode(self.codec.mosaic(images)), body, instruction_context(text))
         return vectors[:, None].expand(-1, len(self.noise[0]), -1).contiguous()
 
