@@ -2,8 +2,8 @@
 
 Stages, each skipped when its result is already in the folder: encoder, chunk-jump dynamics, one value per
 label scheme, retrieval memory. With ``privileged_supervision`` the simulator's object poses supervise the
-encoder and the dynamics
-*in training*; at test time all of it reads images, proprioception and the instruction.
+encoder and the dynamics *in training*; without, hindsight and the outcomes do (``hindsight``,
+``self_supervised``). At test time all of it reads images, proprioception and the instruction.
 """
 
 from __future__ import annotations
@@ -38,8 +38,16 @@ from ...world_models.latent import LatentWorldModel
 from ...world_models.retrieval import RetrievalMemory
 from ..evaluation.plan import parse_indices
 from .dataset import EpisodeSet, load_episodes
+from .hindsight import HINDSIGHT_FEATURES, hindsight
 from .loop import Loss, fit
-from .transitions import Encoded, TransitionSampler, encode_episodes, near_weight, physical_states
+from .self_supervised import JointModel, joint_loss, standardise_ways
+from .transitions import (
+    Encoded,
+    TransitionSampler,
+    encode_episodes,
+    near_weight,
+    physical_states,
+)
 from .values import ValueData, calibrate, misread_frames, value_loss
 
 
@@ -53,6 +61,7 @@ def train(
     horizon: int = 8,
     privileged_supervision: bool = True,
     features: int = 32,
+    held_width: float = 0.0028,
     discount: float = 0.99,
     schemes: Sequence[str | Mapping[str, Any]] = ("success_discounted", "progress_successes_only"),
     mismatched: float = 0.0,
@@ -79,7 +88,10 @@ def train(
             on this machine) whose patch tokens it sees; None: convolutions learned from scratch.
         horizon: Chunk length H, control steps.
         privileged_supervision: Whether simulator state supervises training.
-        features: Size of the learned latent without privileged supervision (with it: the poses' 18 numbers).
+        features: Size of the learned latent without privileged supervision (with it: the poses' 18 numbers),
+            the 6 numbers known in hindsight included.
+        held_width: Without privileged supervision: fingers that stay this far apart after a command to close
+            hold something, metres. See ``hindsight``.
         discount: γ of the value, per control step.
         schemes: Of ``reward/schemes``, by name or as ``{name: {option: value}}``; the first is the default
             value, the others get a file each.
@@ -129,13 +141,19 @@ def train(
         _standardise(encoder, data)
         stage.run("encoder", encoder, _pose_loss(data, encoder, encoder_batch, shift), encoder_steps, 1e-3)
     else:
-        from .self_supervised import JointModel, joint_loss
-
+        if features < HINDSIGHT_FEATURES:
+            raise ForethoughtError(
+                f"features={features}: {HINDSIGHT_FEATURES} numbers of a latent are known in hindsight; "
+                "give it at least as many."
+            )
         encoder = ObservationEncoder(cameras, image_size, features, backbone)
         data = _seen(encoder, data)
         _standardise(encoder, data)
+        afterwards = hindsight(data, held_width, ACTION_SPEC.gripper[0])
+        standardise_ways(encoder, afterwards)
         joint = JointModel(encoder, horizon, data.actions.shape[1])
-        stage.run("encoder", joint, joint_loss(data, horizon, encoder_batch, discount), encoder_steps, 1e-3)
+        loss = joint_loss(data, afterwards, horizon, encoder_batch, discount)
+        stage.run("encoder", joint, loss, encoder_steps, 1e-3)
     encoded = encode_episodes(encoder, data, privileged_supervision)
     size = encoder.latent_size + CONTEXT_SIZE
     dynamics = ChunkDynamics(size, CONTEXT_SIZE, horizon, data.actions.shape[1], members)
@@ -250,7 +268,7 @@ def _standardise(encoder: ObservationEncoder, data: EpisodeSet) -> None:
 def _pose_loss(data: EpisodeSet, encoder: ObservationEncoder, batch: int, shift: int) -> Loss:
     physical = physical_states(data)[torch.from_numpy(data.frame_state)]
     target = encoder.standardise(physical)[:, PROPRIOCEPTION_FEATURES:]
-    weight = near_weight(physical)
+    weight = near_weight(physical[:, PROPRIOCEPTION_FEATURES : PROPRIOCEPTION_FEATURES + 3])
     column = torch.tensor(([3.0] * 3 + [0.5] * 6) * 2)
     body = torch.from_numpy(data.proprioception[data.frame_state])
     words = text_features(data.instructions)[data.instruction[data.episode[data.frame_state]]]
@@ -295,17 +313,10 @@ def build_memory(
         state = np.concatenate([state, between])
         keys = torch.cat([keys, encoded.states[between]])
     pick = np.random.default_rng(seed).permutation(len(state))[:entries]
-    weights = np.ones(keys.shape[1], np.float32)
-    if encoded.states is not None:
-        weights[3:9] = 0.5  # rotation of the gripper
-        weights[9:11] = 1.5  # fingers
-        weights[11:14] = 3.0  # first object, relative to the gripper
-        weights[14:20] = 0.3
-        weights[23:29] = 0.1
     return RetrievalMemory(
         keys=keys[pick].numpy(),
         chunks=data.chunks(state[pick], horizon),
         task=data.instruction[episode[state[pick]]],
         instructions=data.instructions,
-        weights=weights,
+        weights=np.ones(keys.shape[1], np.float32) if encoded.keys is None else encoded.keys,
     )

@@ -1,8 +1,10 @@
 """A latent learned from images and outcomes alone: encoder, one-member dynamics and value trained together.
 
-The encoder must make the next latent predictable (joint embedding prediction), tell how the episode ends
-(value), and know which chunk led from one latent to the next (inverse dynamics). A Gaussian sketch of the
-latents (after SIGReg, Balestriero and LeCun 2025, arXiv 2511.08544) keeps them from collapsing.
+Its first numbers are the ways to the next grasp and to the end of the task, which successful episodes tell in
+hindsight. For the others the encoder must make the next latent predictable (joint embedding prediction), tell
+how the episode ends (value), and know which chunk led from one latent to the next (inverse dynamics). A
+Gaussian sketch of them (after SIGReg, Balestriero and LeCun 2025, arXiv 2511.08544) keeps them from
+collapsing.
 """
 
 from __future__ import annotations
@@ -16,7 +18,12 @@ from ...text import text_features
 from ...world_models.dynamics import ChunkDynamics
 from ...world_models.encoder import PROPRIOCEPTION_FEATURES, ObservationEncoder
 from .dataset import EpisodeSet
+from .hindsight import HINDSIGHT_FEATURES, Hindsight
 from .loop import Loss
+from .transitions import near_weight
+
+WAYS = slice(PROPRIOCEPTION_FEATURES, PROPRIOCEPTION_FEATURES + HINDSIGHT_FEATURES)
+"""The numbers of a latent that hindsight supervises."""
 
 
 class JointModel(nn.Module):
@@ -44,7 +51,14 @@ def gaussian_sketch(latent: Tensor, generator: torch.Generator, directions: int 
     return (gap * normal).mean()
 
 
-def joint_loss(data: EpisodeSet, horizon: int, batch: int, discount: float) -> Loss:
+def standardise_ways(encoder: ObservationEncoder, afterwards: Hindsight) -> None:
+    """Gives the encoder the scale of the ways, so that they are trained in latent units."""
+    for column, place in enumerate(range(WAYS.start, WAYS.stop)):
+        known = afterwards.way[afterwards.known[:, column], column]
+        encoder.std[place] = max(float(known.std()), 0.02) if len(known) else 0.1
+
+
+def joint_loss(data: EpisodeSet, afterwards: Hindsight, horizon: int, batch: int, discount: float) -> Loss:
     """Loss of a ``JointModel`` on pairs of frames one chunk apart."""
     frame_of = np.full(len(data.step), -1)
     frame_of[data.frame_state] = np.arange(len(data.frame_state))
@@ -57,6 +71,9 @@ def joint_loss(data: EpisodeSet, horizon: int, batch: int, discount: float) -> L
     body = torch.from_numpy(data.proprioception[data.frame_state])
     images = {name: torch.from_numpy(image) for name, image in data.images.items()}
     chunks = torch.from_numpy(data.chunks(data.frame_state, horizon))
+    way = torch.from_numpy(afterwards.way[data.frame_state])
+    known = torch.from_numpy(afterwards.known[data.frame_state].astype(np.float32))
+    known = known * near_weight(way[:, :3])[:, None] * torch.tensor([3.0] * 3 + [1.0] * 3)
 
     def loss(module: nn.Module, generator: torch.Generator) -> Tensor:
         assert isinstance(module, JointModel)
@@ -74,7 +91,11 @@ def joint_loss(data: EpisodeSet, horizon: int, batch: int, discount: float) -> L
         outcome = F.binary_cross_entropy_with_logits(module.value(latent).squeeze(-1), label[both])
         imagined = F.binary_cross_entropy_with_logits(module.value(predicted).squeeze(-1), label[following])
         inverse = F.mse_loss(module.inverse(torch.cat([now, then], dim=-1)), chunks[rows].flatten(1))
-        sketch = gaussian_sketch(latent[:, PROPRIOCEPTION_FEATURES:], generator)
-        return prediction + outcome + imagined + 0.3 * inverse + 5 * sketch
+        sketch = gaussian_sketch(latent[:, WAYS.stop :], generator)
+        told = F.smooth_l1_loss(
+            latent[:, WAYS], way[both] / module.encoder.std[WAYS], beta=0.05, reduction="none"
+        )
+        told = (told * known[both]).mean()
+        return prediction + outcome + imagined + 0.3 * inverse + 5 * sketch + told
 
     return loss

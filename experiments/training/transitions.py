@@ -34,10 +34,16 @@ class Encoded:
     Attributes:
         frames: Estimated from the images, ``float32 [F, D]``.
         states: From the simulator's state, ``float32 [S, D]``, or None without privileged supervision.
+        weight: Of each state in the loss of the dynamics, ``float32 [S]``, see ``near_weight``; None: one.
+        columns: Weight of each number that changes in that loss, see ``column_weights``; None: one.
+        keys: Weight of each number in the distances of the retrieval memory, ``float32 [D]``; None: one.
     """
 
     frames: Tensor
-    states: Tensor | None
+    states: Tensor | None = None
+    weight: Tensor | None = None
+    columns: Tensor | None = None
+    keys: np.ndarray | None = None
 
 
 def physical_states(data: EpisodeSet) -> Tensor:
@@ -48,17 +54,37 @@ def physical_states(data: EpisodeSet) -> Tensor:
     return torch.cat([proprioception_features(body), objects], dim=-1)
 
 
-def near_weight(physical: Tensor) -> Tensor:
-    """Weight of a state: up to 4 where the gripper is within centimetres of the first object, where
-    precision decides."""
-    distance = physical[:, PROPRIOCEPTION_FEATURES : PROPRIOCEPTION_FEATURES + 3].norm(dim=-1)
-    return 1 + 3 * torch.exp(-((distance / 0.08) ** 2))
+def near_weight(way: Tensor) -> Tensor:
+    """Weight of a state by the way from the gripper to the first object, metres ``[..., 3]``: up to 4 within
+    centimetres, where precision decides."""
+    return 1 + 3 * torch.exp(-((way.norm(dim=-1) / 0.08) ** 2))
 
 
-def column_weights() -> Tensor:
-    """Weight of each number of a pose latent in the loss of the dynamics: what decides a grasp first."""
-    body = [2.0] * 3 + [0.3] * 6 + [2.0] * 2
-    return torch.tensor(body + [4.0] * 3 + [0.3] * 6 + [1.0] * 3 + [0.1] * 6)
+def column_weights(size: int, privileged: bool) -> Tensor:
+    """Weight of each number of a latent in the loss of the dynamics: what decides a grasp first.
+
+    Args:
+        size: Numbers of a latent that change.
+        privileged: Whether they are poses; else what hindsight tells, and free numbers.
+    """
+    body = [2.0] * 3 + [0.3] * 6 + [2.0] * 2 + [4.0] * 3
+    if privileged:
+        return torch.tensor(body + [0.3] * 6 + [1.0] * 3 + [0.1] * 6)
+    return torch.tensor(body + [1.0] * 3 + [0.3] * (size - len(body) - 3))
+
+
+def key_weights(size: int, privileged: bool) -> np.ndarray:
+    """Weight of each number of a latent in the distances of the retrieval memory, ``float32 [size]``."""
+    weights = np.ones(size, np.float32)
+    weights[3:9] = 0.5  # rotation of the gripper
+    weights[9:11] = 1.5  # fingers
+    weights[11:14] = 3.0  # way to the first object
+    if privileged:
+        weights[14:20] = 0.3
+        weights[23:29] = 0.1
+    else:
+        weights[17:-CONTEXT_SIZE] = 0.3
+    return weights
 
 
 @torch.inference_mode()
@@ -74,15 +100,22 @@ def encode_frames(encoder: ObservationEncoder, data: EpisodeSet, instruction: np
     return torch.cat([torch.cat(parts), instruction_context(words)[instruction]], dim=-1).clone()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def encode_episodes(encoder: ObservationEncoder, data: EpisodeSet, privileged: bool) -> Encoded:
     """Latents of every frame and, with ``privileged``, of every state."""
     frames = encode_frames(encoder, data, data.instruction[data.episode[data.frame_state]])
     context = instruction_context(text_features(data.instructions))[data.instruction[data.episode]]
-    if not privileged:
-        return Encoded(frames, None)
-    states = torch.cat([encoder.standardise(physical_states(data)), context], dim=-1)
-    return Encoded(frames, states.clone())
+    first = slice(PROPRIOCEPTION_FEATURES, PROPRIOCEPTION_FEATURES + 3)
+    columns = column_weights(encoder.latent_size, privileged)
+    keys = key_weights(frames.shape[1], privileged)
+    if privileged:
+        physical = physical_states(data)
+        states = torch.cat([encoder.standardise(physical), context], dim=-1)
+        return Encoded(frames, states.clone(), near_weight(physical[:, first]), columns, keys)
+    weight = torch.ones(len(data.step))
+    ways = frames[:, first] * encoder.std[first] + encoder.mean[first]
+    weight[data.frame_state] = near_weight(ways)
+    return Encoded(frames, None, weight, columns, keys)
 
 
 class TransitionSampler:
@@ -116,10 +149,9 @@ class TransitionSampler:
         self.data, self.encoded, self.horizon = data, encoded, horizon
         self.batch, self.members = batch, members
         self.exact = encoded.states is not None
-        self.weight = torch.ones(len(data.step))
-        self.column = torch.ones(encoded.frames.shape[1] - CONTEXT_SIZE)
-        if self.exact:
-            self.weight, self.column = near_weight(physical_states(data)), column_weights()
+        self.weight = torch.ones(len(data.step)) if encoded.weight is None else encoded.weight
+        changing = encoded.frames.shape[1] - CONTEXT_SIZE
+        self.column = torch.ones(changing) if encoded.columns is None else encoded.columns
         self.frame_of = np.full(len(data.step), -1)
         self.frame_of[data.frame_state] = np.arange(len(data.frame_state))
         usable = data.complete(data.frame_state, horizon)

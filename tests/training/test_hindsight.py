@@ -1,0 +1,115 @@
+"""Ways to the next grasp and to the end of the task, told by episodes that succeeded."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from forethought.experiments.training.dataset import EpisodeSet
+from forethought.experiments.training.hindsight import hindsight
+
+OPEN, CLOSE = -1.0, 1.0
+EMPTY, HELD, WIDE = 0.001, 0.03, 0.08
+
+
+def played(*episodes: tuple[bool, list[tuple[float, float]]]) -> EpisodeSet:
+    """Episodes of (success, [(command, width after it), ...]) whose gripper advances by 1 cm a step."""
+    bodies, actions, episode, step, length, success = [], [], [], [], [], []
+    for index, (won, commands) in enumerate(episodes):
+        widths = [WIDE, *(width for _, width in commands)]
+        for place, width in enumerate(widths):
+            bodies.append([0.01 * place, 0, 0.1 * index, 0, 0, 0, width / 2, -width / 2])
+            episode.append(index)
+            step.append(place)
+        told = [command for command, _ in commands]
+        actions += [[0, 0, 0, 0, 0, 0, command] for command in [*told, told[-1]]]
+        length.append(len(commands))
+        success.append(won)
+    count = len(length)
+    return EpisodeSet(
+        images={},
+        frame_state=np.arange(0),
+        proprioception=np.array(bodies, np.float32),
+        privileged=None,
+        actions=np.array(actions, np.float32),
+        episode=np.array(episode),
+        step=np.array(step),
+        length=np.array(length),
+        success=np.array(success),
+        instruction=np.zeros(count, np.int64),
+        instructions=("take it",),
+        init_state=np.zeros(count, np.int64),
+    )
+
+
+def told(data: EpisodeSet):
+    return hindsight(data, 0.0028, 6)
+
+
+REACH = [(OPEN, WIDE)] * 5
+GRASP = [(CLOSE, 0.05), (CLOSE, 0.04)] + [(CLOSE, HELD)] * 12
+
+
+def test_way_to_the_grasp_ends_where_the_fingers_were_told_to_close():
+    data = played((True, REACH + GRASP))
+    found = told(data)
+    np.testing.assert_allclose(found.way[:6, 0], 0.01 * np.arange(5, -1, -1), atol=1e-6)
+    assert (found.way[6:20, :3] == 0).all()
+    assert found.known.all()
+
+
+def test_way_to_the_end_leads_to_the_last_state():
+    data = played((True, REACH + GRASP))
+    found = told(data)
+    np.testing.assert_allclose(found.way[:, 3], 0.01 * (19 - np.arange(20)), atol=1e-6)
+
+
+def test_a_failed_episode_tells_nothing_and_disturbs_no_other():
+    alone = told(played((True, REACH + GRASP)))
+    both = told(played((False, REACH + GRASP), (True, REACH + GRASP)))
+    assert not both.known[:20].any()
+    np.testing.assert_array_equal(both.way[20:], alone.way)
+    np.testing.assert_array_equal(both.known[20:], alone.known)
+
+
+def test_fingers_that_close_on_nothing_hold_nothing():
+    found = told(played((True, REACH + [(CLOSE, EMPTY)] * 14)))
+    assert not found.known[:, :3].any()
+    assert found.known[:, 3:].all()
+
+
+def test_a_hold_that_is_lost_at_once_is_none():
+    slip = [(CLOSE, HELD)] * 8 + [(CLOSE, EMPTY)] * 10
+    assert not told(played((True, REACH + slip))).known[:, :3].any()
+
+
+def test_fingers_on_their_way_hold_nothing_yet():
+    closing = [(CLOSE, width) for width in np.linspace(0.08, 0.01, 20)]
+    assert not told(played((True, REACH + closing))).known[:, :3].any()
+
+
+def test_after_a_drop_the_next_grasp_counts():
+    again = REACH + GRASP + [(OPEN, WIDE)] * 4 + GRASP
+    found = told(played((True, again)))
+    dropped = 5 + 14 + 1  # first state in which the fingers were told to open
+    assert found.known.all()
+    np.testing.assert_allclose(found.way[dropped, 0], 0.01 * 3, atol=1e-6)
+    assert (found.way[dropped + 4 :, :3] == 0).all()
+
+
+def test_after_the_last_hold_no_grasp_is_known():
+    found = told(played((True, REACH + GRASP + [(OPEN, WIDE)] * 6)))
+    assert not found.known[-5:, :3].any()
+    assert found.known[:, 3:].all()
+
+
+@pytest.mark.parametrize(("gap", "holds"), [(2, 1), (9, 2)])
+def test_a_short_interruption_does_not_end_a_hold(gap, holds):
+    commands = REACH + GRASP + [(CLOSE, EMPTY)] * gap + [(CLOSE, HELD)] * 12
+    found = told(played((True, commands)))
+    between = found.way[20 : 20 + gap, 0]
+    assert found.known[: 20 + gap, :3].all()
+    if holds == 1:
+        assert (between == 0).all()
+    else:
+        assert (found.way[20 + gap + 2 :, :3] == 0).all()
