@@ -37,6 +37,9 @@ class LatentWorldModel:
     particles.
 
     Attributes:
+        expected_error: Scale a and power b by which the spread s of the particles becomes the error to
+            expect of their mean, a · s^b, both root mean squares over the numbers of a latent; (1, 1): not
+            calibrated, disagreement is the spread itself.
         privileged_supervision: Whether simulator state supervised the training of the encoder.
         cameras: Cameras an observation must have.
         horizon: Chunk length H of one step.
@@ -52,8 +55,10 @@ class LatentWorldModel:
         dynamics: ChunkDynamics,
         *,
         privileged_supervision: bool,
+        expected_error: tuple[float, float] = (1.0, 1.0),
         device: str | torch.device = "cpu",
     ) -> None:
+        self.expected_error = expected_error
         self.device = torch.device(device)
         self.encoder = encoder.eval().requires_grad_(False).to(self.device)
         self.dynamics = dynamics.eval().requires_grad_(False).to(self.device)
@@ -118,7 +123,8 @@ class LatentWorldModel:
         disagreement and done-probability ``[M]``."""
         following, done = self.dynamics(latent.transpose(0, 1), chunks)
         apart = following - following.mean(dim=0)  # std() takes several times longer on the CPU
-        disagreement = apart.square().mean(dim=(0, 2)).sqrt()
+        scale, power = self.expected_error
+        disagreement = scale * apart.square().mean(dim=(0, 2)).sqrt() ** power
         return following.transpose(0, 1), disagreement, done.float().sigmoid().mean(dim=0)
 
     def save(self, folder: Path, lineage: dict[str, Any]) -> None:
@@ -132,6 +138,7 @@ class LatentWorldModel:
             },
             "dynamics": self.dynamics.shape,
             "privileged_supervision": self.privileged_supervision,
+            "expected_error": list(self.expected_error),
             "lineage": lineage,
         }
         tensors = {f"encoder.{name}": tensor for name, tensor in self.encoder.state_dict().items()}
@@ -152,8 +159,13 @@ def load(folder: str | Path, device: str = "cpu") -> LatentWorldModel:
         module.load_state_dict(
             {key.removeprefix(name): value for key, value in state.items() if key.startswith(name)}
         )
+    scale, power = header.get("expected_error", (1.0, 1.0))
     return LatentWorldModel(
-        encoder, dynamics, privileged_supervision=header["privileged_supervision"], device=device
+        encoder,
+        dynamics,
+        privileged_supervision=header["privileged_supervision"],
+        expected_error=(float(scale), float(power)),
+        device=device,
     )
 
 

@@ -38,6 +38,7 @@ from ...world_models.latent import LatentWorldModel
 from ...world_models.retrieval import RetrievalMemory
 from ..evaluation.plan import parse_indices
 from .dataset import EpisodeSet, load_episodes
+from .disagreement import calibrate_disagreement
 from .hindsight import HINDSIGHT_FEATURES, hindsight
 from .loop import Loss, fit
 from .self_supervised import JointModel, joint_loss, standardise_ways
@@ -162,7 +163,12 @@ def train(
     stage.run("dynamics", dynamics, sample.loss, dynamics_steps, 1e-3)
     lineage = {"data": data.summary(), "seed": seed, "discount": discount}
     lineage |= {"steps": {"encoder": encoder_steps, "dynamics": dynamics_steps, "value": value_steps}}
-    model = LatentWorldModel(encoder, dynamics, privileged_supervision=privileged_supervision)
+    model = LatentWorldModel(
+        encoder,
+        dynamics,
+        privileged_supervision=privileged_supervision,
+        expected_error=calibrate_disagreement(dynamics, sample, seed),
+    )
     model.save(folder, lineage)
     misread = misread_frames(encoder, data, seed) if mismatched > 0 else None
     errors: dict[str, tuple[float, float] | None] = {}

@@ -129,3 +129,18 @@ def test_damaged_weights_are_refused(tmp_path):
     (tmp_path / latent_model.FILE).write_bytes(b"not safetensors at all")
     with pytest.raises(ForethoughtError, match="not a readable safetensors"):
         latent_model.load(tmp_path)
+
+
+def test_disagreement_is_the_error_to_expect_and_survives_saving(tmp_path):
+    plain = make_model()
+    told = LatentWorldModel(
+        plain.encoder, plain.dynamics, privileged_supervision=True, expected_error=(3.0, 0.5)
+    )
+    told.save(tmp_path, {})
+    start = torch.randn(4, plain.dynamics.members, plain.dynamics.shape["latent_size"])
+    chunks = np.random.default_rng(0).uniform(-1, 1, (4, plain.horizon, plain.action_size))
+    spread = plain.step(start, chunks).disagreement
+    np.testing.assert_allclose(told.step(start, chunks).disagreement, 3 * spread**0.5, rtol=1e-5)
+    np.testing.assert_allclose(
+        latent_model.load(tmp_path).step(start, chunks).disagreement, 3 * spread**0.5, rtol=0.02
+    )
