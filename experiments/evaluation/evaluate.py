@@ -90,7 +90,9 @@ def evaluate(config: DictConfig, invocation: Invocation, console: Console | None
         arms=[(arm, keys[arm.name]) for arm in arms],
         seed=int(config.seed),
         benchmark=benchmark.name,
+        repeats=int(config.get("repeats", 1)),
     )
+    contrasts = _contrasts(config, [arm.name for arm in arms])
     with EpisodeStore(out / DATABASE) as store:
         setup = Setup(benchmark_config, arms, out / "workers.log", ENVIRONMENT)
         failures, pace = _run_missing(episodes, setup, config, store, console)
@@ -104,6 +106,7 @@ def evaluate(config: DictConfig, invocation: Invocation, console: Console | None
         "benchmark": described,
         "init_states": str(config.init_states),
         "seed": int(config.seed),
+        "repeats": int(config.get("repeats", 1)),
         "versions": _versions(),
         "settings": {
             arm.name: {
@@ -115,7 +118,7 @@ def evaluate(config: DictConfig, invocation: Invocation, console: Console | None
             for arm in arms
         },
         "missing": len(episodes) - len(results),
-        **compare(results, [arm.name for arm in arms]),
+        **compare(results, [arm.name for arm in arms], contrasts),
         "pace": asdict(pace),
     }
     _write_json(invocation.summary_folder / SUMMARY, summary)
@@ -178,6 +181,18 @@ def _run_missing(
         )
         failures = runner.run(missing)
     return failures, measure_pace(ran, workers, last - start)
+
+
+def _contrasts(config: DictConfig, arms: Sequence[str]) -> dict[str, str]:
+    """Arm to the arm that it is compared with besides the policy alone."""
+    chosen = {str(arm): str(other) for arm, other in (config.get("contrasts") or {}).items()}
+    for arm, other in chosen.items():
+        if arm not in arms or other not in arms or arm == other:
+            raise ForethoughtError(
+                f"contrasts.{arm}={other} must name two different arms of this evaluation; there are "
+                f"{', '.join(arms)}."
+            )
+    return chosen
 
 
 def _failure(failures: Mapping[Episode, str], log: Path) -> ForethoughtError:

@@ -27,13 +27,17 @@ GREEN, RED, INK, PAPER = (32, 128, 64), (176, 48, 48), (24, 24, 24), (255, 255, 
 def gained_episodes(results: Results, arms: Sequence[str]) -> list[tuple[Episode, Episode]]:
     """Pairs (policy alone, arm) of the same episode that only the arm solved: by task and init state, and
     among arms in the order given."""
-    failed = {(e.task_id, e.init_state): e for e, r in results.items() if e.arm == BASELINE and not r.success}
+    failed = {_place(e): e for e, r in results.items() if e.arm == BASELINE and not r.success}
     pairs = [
-        (failed[e.task_id, e.init_state], e)
+        (failed[_place(e)], e)
         for e, r in results.items()
-        if e.arm in arms and r.success and (e.task_id, e.init_state) in failed
+        if e.arm in arms and r.success and _place(e) in failed
     ]
     return sorted(pairs, key=lambda pair: (pair[1].task_id, pair[1].init_state, arms.index(pair[1].arm)))
+
+
+def _place(episode: Episode) -> tuple[int, int, int]:
+    return episode.task_id, episode.init_state, episode.seed
 
 
 def make_filmstrips(

@@ -82,6 +82,7 @@ def plan_episodes(
     arms: Iterable[tuple[Arm, str]],
     seed: int,
     benchmark: str,
+    repeats: int = 1,
 ) -> tuple[Episode, ...]:
     """Every episode, arms innermost, so that pairs finish together.
 
@@ -91,11 +92,17 @@ def plan_episodes(
         arms: Arms with their keys.
         seed: Seed of the evaluation.
         benchmark: Name of the benchmark, part of the seeds.
+        repeats: Episodes of each initial state and arm, each with a seed of its own.
     """
     arms = tuple(arms)
+    if repeats < 1:
+        raise ForethoughtError(f"repeats={repeats}: give at least one episode of each initial state.")
     return tuple(
-        Episode(arm.name, key, task.id, task.name, state, episode_seed(seed, benchmark, task.name, state))
+        Episode(
+            arm.name, key, task.id, task.name, state, episode_seed(seed, benchmark, task.name, state, again)
+        )
         for task in tasks
         for state in parse_indices(init_states, "init_states", task.init_states)
+        for again in range(repeats)
         for arm, key in arms
     )

@@ -23,16 +23,29 @@ COMPONENTS = ("policy", "encode", "search", "guard")
 Results = Mapping[Episode, EpisodeResult]
 
 
-def compare(results: Results, arms: Sequence[str]) -> dict[str, Any]:
-    """Numbers of all arms, and of every arm against the policy alone.
+def compare(
+    results: Results, arms: Sequence[str], contrasts: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Numbers of all arms, of every arm against the policy alone, and of some against others.
+
+    Args:
+        results: Outcomes of the episodes.
+        arms: Names of the arms, in order.
+        contrasts: Arm to the arm that it is compared with besides.
 
     Returns:
-        ``arms.<name>`` and ``paired.<name>`` over all episodes, and the same below ``tasks.<task>``.
+        ``arms.<name>`` and ``paired.<name>`` over all episodes, and the same below ``tasks.<task>``;
+        ``contrasts.<name>`` with the other arm as ``against``.
     """
     tasks = {
         episode.task_id: episode.task for episode in sorted(results, key=lambda episode: episode.task_id)
     }
     overall = _compare(results, arms)
+    outcomes = _outcomes(results, arms)
+    overall["contrasts"] = {
+        arm: {"against": other, **_paired(outcomes[other], outcomes[arm])}
+        for arm, other in (contrasts or {}).items()
+    }
     overall["tasks"] = {
         name: _compare({e: r for e, r in results.items() if e.task_id == task}, arms)
         for task, name in tasks.items()
@@ -41,16 +54,28 @@ def compare(results: Results, arms: Sequence[str]) -> dict[str, Any]:
 
 
 def _compare(results: Results, arms: Sequence[str]) -> dict[str, Any]:
-    of_arm = {arm: {(e.task_id, e.init_state): r for e, r in results.items() if e.arm == arm} for arm in arms}
+    of_arm = _outcomes(results, arms)
     baseline = of_arm.get(BASELINE, {})
-    paired = {}
-    for arm in arms:
-        if arm == BASELINE:
-            continue
-        both = [where for where in of_arm[arm] if where in baseline]
-        before, after = ([outcomes[where].success for where in both] for outcomes in (baseline, of_arm[arm]))
-        paired[arm] = asdict(paired_comparison(before, after))
+    paired = {arm: _paired(baseline, of_arm[arm]) for arm in arms if arm != BASELINE}
     return {"arms": {arm: _arm_numbers(of_arm[arm].values()) for arm in arms}, "paired": paired}
+
+
+_Outcomes = dict[tuple[int, int, int], EpisodeResult]
+
+
+def _outcomes(results: Results, arms: Sequence[str]) -> dict[str, _Outcomes]:
+    """Results of each arm by task, initial state and seed."""
+    return {
+        arm: {(e.task_id, e.init_state, e.seed): r for e, r in results.items() if e.arm == arm}
+        for arm in arms
+    }
+
+
+def _paired(before: _Outcomes, after: _Outcomes) -> dict[str, Any]:
+    """The second against the first, over the episodes that both have finished."""
+    both = [where for where in after if where in before]
+    first, second = ([outcomes[where].success for where in both] for outcomes in (before, after))
+    return asdict(paired_comparison(first, second))
 
 
 def _arm_numbers(results: Iterable[EpisodeResult]) -> dict[str, Any]:
@@ -176,12 +201,28 @@ def footnotes(summary: Mapping[str, Any]) -> Text:
     return Text("\n".join(lines), style="dim")
 
 
+def contrasts_table(numbers: Mapping[str, Any]) -> Table:
+    """One row for each arm that is compared with another arm than the policy alone."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("arm", "against"):
+        table.add_column(column, style="bold", no_wrap=True)
+    for column in ("gained", "lost", "difference", "p"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for arm, found in numbers["contrasts"].items():
+        difference, p = f"{100 * found['difference']:+.1f}", f"{found['mcnemar_p']:.2g}"
+        table.add_row(arm, found["against"], str(found["gained"]), str(found["lost"]), difference, p)
+    return table
+
+
 def final_report(summary: Mapping[str, Any]) -> Group:
     """The tables that an evaluation ends with."""
     title = f"{summary['name']}: init states {summary['init_states']}, seed {summary['seed']}"
-    return Group(
-        tasks_table(summary), outcomes_table(summary, title), costs_table(summary), footnotes(summary)
-    )
+    if summary.get("repeats", 1) > 1:
+        title += f", {summary['repeats']} episodes each"
+    tables = [tasks_table(summary), outcomes_table(summary, title), costs_table(summary)]
+    if summary.get("contrasts"):
+        tables.append(contrasts_table(summary))
+    return Group(*tables, footnotes(summary))
 
 
 def latency_cell(milliseconds: Mapping[str, float | None]) -> str:

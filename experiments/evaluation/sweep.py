@@ -69,7 +69,7 @@ def joined_table(runs: Sequence[Mapping[str, Any]]) -> Table:
     for run in runs:
         swept = " ".join(override for override in run["overrides"] if override not in common)
         for arm, numbers in run["arms"].items():
-            identity = arm, run["settings"][arm]["key"], run["init_states"]
+            identity = arm, run["settings"][arm]["key"], f"{run['init_states']} x {run.get('repeats', 1)}"
             if identity in seen:
                 continue
             seen.add(identity)

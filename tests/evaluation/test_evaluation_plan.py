@@ -51,6 +51,19 @@ def test_paired_episodes_share_their_seed_and_no_others_do():
     assert len(set.union(*seeds.values())) == len(seeds)
 
 
+def test_repeats_are_further_episodes_with_seeds_of_their_own():
+    once = plan_episodes(tasks=TASKS, init_states="30-31", arms=ARMS, seed=0, benchmark="b")
+    thrice = plan_episodes(tasks=TASKS, init_states="30-31", arms=ARMS, seed=0, benchmark="b", repeats=3)
+    assert set(once) < set(thrice)
+    assert len(set(thrice)) == 3 * len(once)
+    assert len({episode.seed for episode in thrice}) == 3 * 4
+
+
+def test_no_episode_at_all_is_refused():
+    with pytest.raises(ForethoughtError, match="repeats=0"):
+        plan_episodes(tasks=TASKS, init_states="30-31", arms=ARMS, seed=0, benchmark="b", repeats=0)
+
+
 def test_seeds_stay_the_same_for_ever():
     assert episode_seed(0, "libero_object", "pick_up_the_milk", 30) == 3220524761502480939
     assert decision_seed(3220524761502480939, 1) == 5555141958650193283

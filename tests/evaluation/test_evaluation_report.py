@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from forethought.experiments.evaluation.plan import Episode
-from forethought.experiments.evaluation.report import compare
+from forethought.experiments.evaluation.report import compare, contrasts_table
 from forethought.experiments.evaluation.statistics import wilson_interval
 from forethought.experiments.evaluation.store import EpisodeResult
+
+WHERE = ("task_id", "task", "init_state", "seed")
 
 
 def result(success, *, overridden=0, search=()):
@@ -39,7 +42,7 @@ def results():
 
 def test_summary_has_exactly_the_promised_keys():
     numbers = compare(results(), ["policy", "search"])
-    assert set(numbers) == {"arms", "paired", "tasks"}
+    assert set(numbers) == {"arms", "paired", "contrasts", "tasks"}
     assert set(numbers["arms"]) == {"policy", "search"}
     for arm in numbers["arms"].values():
         assert set(arm) == {
@@ -88,3 +91,28 @@ def test_an_unfinished_pair_counts_for_the_arm_but_not_for_the_comparison():
     assert numbers["arms"]["search"]["episodes"] == 4
     assert numbers["paired"]["search"]["gained"] == 0
     assert numbers["paired"]["search"]["difference"] == pytest.approx(-1 / 3)
+
+
+def test_episodes_of_one_init_state_with_different_seeds_are_pairs_of_their_own():
+    found = results()
+    found |= {
+        Episode(e.arm, e.key, e.task_id, e.task, e.init_state, 8): result(e.arm == "search") for e in found
+    }
+    numbers = compare(found, ["policy", "search"])
+    assert numbers["arms"]["policy"]["episodes"] == 8
+    assert numbers["paired"]["search"]["gained"] == 1 + 4
+    assert numbers["paired"]["search"]["lost"] == 1
+
+
+def test_arms_are_compared_with_one_another_where_asked():
+    found = results()
+    for episode in [e for e in found if e.arm == "search"]:
+        other = Episode("other", "o", *(getattr(episode, name) for name in WHERE))
+        found[other] = result(True)
+    numbers = compare(found, ["policy", "search", "other"], {"other": "search"})
+    assert numbers["contrasts"] == {
+        "other": {"against": "search", "gained": 2, "lost": 0, "difference": 0.5, "mcnemar_p": 0.5}
+    }
+    shown = Console(width=100, record=True)
+    shown.print(contrasts_table(numbers))
+    assert "+50.0" in shown.export_text()
