@@ -22,6 +22,7 @@ from ..interfaces import (
     RewardModel,
     WorldModel,
 )
+from .array_form import ArrayForm
 from .backup import Backup, TemporalDifferenceMix
 from .budget import Budget, Clock
 from .decision import DecisionRule, RootStatistics, with_candidates
@@ -30,9 +31,9 @@ from .inputs import Inputs, checked, without_search
 from .kernels import Walk, claim_unknown, close_roots, widths
 from .proposals import Context, Proposals, draw
 from .scoring import Scoring
-from .selection import ProgressiveWidening, Puct, SelectionRule, SequentialHalving, Siblings
+from .selection import ProgressiveWidening, Puct, SelectionRule, SequentialHalving
 from .settling import Carry, gather, judge_and_settle, scatter, settle
-from .tree import NONE, LatentPool, Tree, finite_rows
+from .tree import LatentPool, Tree, finite_rows
 
 
 @dataclass(eq=False)
@@ -48,6 +49,7 @@ class Run:
         spent: Distinct evaluations, ``int64 [B]``.
         disqualified: Evaluations that were not finite, ``int64 [B]``.
         source_names: Names of the proposal sources.
+        arrays: ``simulate`` and ``backward`` in whole arrays.
         walk: The compiled ``simulate``, or None where a rule has no compiled form.
         carry: The compiled ``backward``, or None where the backup has no compiled form.
         memo: What proposals remember of this decision.
@@ -62,6 +64,7 @@ class Run:
     spent: np.ndarray
     disqualified: np.ndarray
     source_names: tuple[str, ...]
+    arrays: ArrayForm
     walk: Walk | None = None
     carry: Carry | None = None
     memo: dict[str, Any] = field(default_factory=dict)
@@ -211,9 +214,21 @@ class TreeSearch:
         pool = LatentPool(latent, batch * (1 + min(expected, 4096)))
         nothing = np.zeros(batch, np.int64)
         names = tuple(self.proposals.source_names)
-        run = Run(tree, pool, samples, instruction, seeds, nothing, nothing.copy(), names)
+        discount = self.scoring.discount ** samples.shape[2]
+        root_rule = self.root_rule or SequentialHalving(int(most) if most is not None else 4 * children)
+        arrays = ArrayForm(
+            root_rule,
+            self.inner_rule,
+            self.widening,
+            self.backup,
+            self.depth,
+            self.inner_children,
+            discount,
+            seeds,
+        )
+        run = Run(tree, pool, samples, instruction, seeds, nothing, nothing.copy(), names, arrays)
         run.weights = weights
-        run.carry = Carry.of(self.backup, self._chunk_discount(run), self.inner_children)
+        run.carry = Carry.of(self.backup, discount, self.inner_children)
         tree.latent[:, 0] = pool.add(latent) + np.arange(batch)
 
         clock.wave_begins()
@@ -222,7 +237,6 @@ class TreeSearch:
         close_roots(tree.nodes, np.ones(batch, bool) if alive is None else alive)
         yield run
 
-        root_rule = self.root_rule or SequentialHalving(int(most) if most is not None else 4 * children)
         run.walk = Walk.of(
             root_rule,
             self.inner_rule,
@@ -236,7 +250,7 @@ class TreeSearch:
             width, some = widths(tree.nodes, run.spent, clock.simulations, int(self.wave))
             if not some or not clock.wave_begins():
                 return
-            claims, drawn = self.simulate(run, width, root_rule)
+            claims, drawn = self.simulate(run, width)
             if not len(claims):  # nothing left that can be claimed, though not all is closed
                 return
             self.expand(run, drawn)
@@ -263,9 +277,7 @@ class TreeSearch:
         self.evaluate(run, claims)
         self.backward(run, claims)
 
-    def simulate(
-        self, run: Run, width: np.ndarray, root_rule: SelectionRule
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def simulate(self, run: Run, width: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Claim up to ``width [B]`` distinct leaves per row, one after the other under virtual visits.
 
         Returns the claims ``int64 [L, 2]``, row and node of each, and the children that were opened on the
@@ -273,84 +285,8 @@ class TreeSearch:
         leaf that is claimed, and a node below which all is claimed, is blocked for the rest of the wave, so
         nothing is evaluated twice.
         """
-        tree = run.tree
-        if run.walk is not None:
-            return run.walk(tree, width)
-        blocked = tree.closed.copy()
-        claimed: list[np.ndarray] = [np.zeros((0, 2), np.int64)]
-        drawn: list[np.ndarray] = [np.zeros((0, 3), np.int64)]
-        left = width.copy()
-        # Each walk claims a leaf or blocks a dead end, so this ends.
-        while (walking := (left > 0) & ~blocked[:, 0]).any():
-            rows = np.flatnonzero(walking)
-            nodes = np.zeros(rows.size, np.int64)
-            for _ in range(self.depth):
-                if not rows.size:
-                    break
-                if nodes[0] != 0:
-                    blocked = self._widen(run, rows, nodes, blocked, drawn)
-                nodes, rows = self._select(run, rows, nodes, blocked, root_rule)
-                leaf = tree.latent[rows, nodes] == NONE
-                claim = np.stack([rows[leaf], nodes[leaf]], axis=1)
-                blocked[rows[leaf], nodes[leaf]] = True
-                left[rows[leaf]] -= 1
-                self._add_pending(tree, claim)
-                claimed.append(claim)
-                rows, nodes = rows[~leaf], nodes[~leaf]
-        return np.concatenate(claimed), np.concatenate(drawn)
-
-    def _widen(
-        self, run: Run, rows: np.ndarray, nodes: np.ndarray, blocked: np.ndarray, drawn: list[np.ndarray]
-    ) -> np.ndarray:
-        """Open as many children of inner nodes as their visits allow, and one more where all that is open is
-        done or claimed, rather than wait. Returns ``blocked``, which may have to grow."""
-        tree = run.tree
-        fresh = tree.first_child[rows, nodes] == NONE
-        if fresh.any():
-            tree.add_children(rows[fresh], nodes[fresh], 0, self.inner_children)
-            if blocked.shape[1] < tree.nodes.shape[1]:
-                blocked = np.pad(blocked, ((0, 0), (0, tree.nodes.shape[1] - blocked.shape[1])))
-        wanted = self.widening(tree.visits[rows, nodes] + tree.pending[rows, nodes])
-        place = np.arange(self.inner_children)
-        while True:
-            count = tree.child_count[rows, nodes]
-            index = tree.first_child[rows, nodes][:, None] + place
-            stuck = (blocked[rows[:, None], index] | (place >= count[:, None])).all(axis=1)
-            more = (count < self.inner_children) & ((count < wanted) | stuck)
-            if not more.any():
-                return blocked
-            opened = tree.open_child(rows[more], nodes[more])
-            blocked[rows[more], tree.first_child[rows, nodes][more] + opened] = False
-            drawn.append(np.stack([rows[more], nodes[more], opened], axis=1))
-
-    def _select(
-        self, run: Run, rows: np.ndarray, nodes: np.ndarray, blocked: np.ndarray, root_rule: SelectionRule
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The child to go on with, ``[R']``, and its row ``[R']``; rows with nothing left are blocked and
-        dropped."""
-        tree = run.tree
-        rule = root_rule if nodes[0] == 0 else self.inner_rule
-        chosen, possible = np.zeros(rows.size, np.int64), np.zeros(rows.size, bool)
-        counts = tree.child_count[rows, nodes]
-        for count in np.unique(counts):  # siblings that are equally many form an array
-            same = np.flatnonzero(counts == count)
-            siblings = Siblings(tree, rows[same], nodes[same], run.seeds[rows[same]])
-            free = ~blocked[rows[same, None], siblings.index]
-            score = np.where(free, rule(siblings), -np.inf)
-            # A free child may itself score −inf; it still goes before one that is not free.
-            score = np.where(free & ~np.isfinite(score), np.finfo(np.float64).min, score)
-            chosen[same] = siblings.index[np.arange(same.size), score.argmax(axis=1)]
-            possible[same] = free.any(axis=1)
-        blocked[rows[~possible], nodes[~possible]] = True
-        return chosen[possible], rows[possible]
-
-    @staticmethod
-    def _add_pending(tree: Tree, claims: np.ndarray) -> None:
-        rows, nodes = claims[:, 0], claims[:, 1]
-        while rows.size:
-            np.add.at(tree.pending, (rows, nodes), 1)
-            up = tree.parent[rows, nodes].astype(np.int64)
-            rows, nodes = rows[up != NONE], up[up != NONE]
+        walk = run.arrays.simulate if run.walk is None else run.walk
+        return walk(run.tree, width)
 
     def expand(self, run: Run, drawn: np.ndarray) -> None:
         """Draw the chunks of the children ``int64 [D, 3]`` that were opened, all in one call."""
@@ -385,50 +321,8 @@ class TreeSearch:
 
     def backward(self, run: Run, claims: np.ndarray) -> None:
         """Turn the wave's virtual visits into visits and carry the new values up, deepest parents first."""
-        tree = run.tree
-        if run.carry is not None:
-            run.carry(tree, claims)
-            return
-        rows, nodes = claims[:, 0], claims[:, 1]
-        discount = self._chunk_discount(run)
-        counted = np.isfinite(tree.value[rows, nodes]).astype(np.int32)
-        tree.visits[rows, nodes] += counted
-        tree.pending[rows, nodes] = 0
-        depth = tree.depth[rows, nodes]
-        for level in range(int(depth.max(initial=0)), 0, -1):
-            here = depth == level
-            parents = tree.parent[rows[here], nodes[here]].astype(np.int64)
-            np.add.at(tree.visits, (rows[here], parents), counted[here])
-            tree.pending[rows[here], parents] = 0
-            self._refresh(tree, rows[here], parents, discount)
-            nodes = np.where(here, tree.parent[rows, nodes], nodes)
-            depth = np.where(here, level - 1, depth)
-
-    def _chunk_discount(self, run: Run) -> float:
-        return self.scoring.discount ** run.samples.shape[2]
-
-    def _refresh(self, tree: Tree, rows: np.ndarray, nodes: np.ndarray, discount: float) -> None:
-        """Recompute value and closedness of parents from their children."""
-        both = np.unique(rows * tree.nodes.shape[1] + nodes)
-        rows, nodes = both // tree.nodes.shape[1], both % tree.nodes.shape[1]
-        counts = tree.child_count[rows, nodes]
-        for count in np.unique(counts):
-            self._refresh_equal(tree, rows[counts == count], nodes[counts == count], discount)
-
-    def _refresh_equal(self, tree: Tree, rows: np.ndarray, nodes: np.ndarray, discount: float) -> None:
-        block = rows[:, None], tree.children(rows, nodes)
-        child = tree.value[block]
-        seen = np.isfinite(child)
-        backed = self.backup(
-            tree.own[rows, nodes],
-            np.where(seen, child, -np.inf),
-            np.where(seen, tree.visits[block], 0),
-            discount,
-        )
-        done = tree.done[rows, nodes]
-        tree.value[rows, nodes] = done + (1.0 - done) * backed
-        whole = (nodes == 0) | (block[1].shape[1] == self.inner_children)
-        tree.closed[rows, nodes] = tree.closed[block].all(axis=1) & whole
+        carry = run.arrays.backward if run.carry is None else run.carry
+        carry(run.tree, claims)
 
     @staticmethod
     def _context(run: Run, rows: np.ndarray, nodes: np.ndarray) -> Context:
