@@ -96,9 +96,8 @@ class Walk:
         depth: int,
         inner_children: int,
     ) -> None:
-        self._root, self._inner = root.arrays, inner.arrays
-        self._widening = float(factor), float(power)
-        self._depth, self._children = depth, inner_children
+        self._root = root.arrays
+        self._rest = inner.arrays, (float(factor), float(power)), int(depth), int(inner_children)
         self._wave = 0
 
     @staticmethod
@@ -128,38 +127,29 @@ class Walk:
 
     def __call__(self, tree: Tree, width: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Claims ``int64 [L, 2]`` and drawn ``int64 [D, 3]``; see ``TreeSearch.simulate``."""
-        tree.reserve(int(tree.size.max()) + int(width.max()) * self._children)
         self._wave += 1
         if self._wave == 1 and self._root[0] == HALVING:  # the root's candidates stay what they are
             prior = tree.prior[:, 1 : 1 + int(tree.child_count[0, 0])]
             noise = self._root[3] if self._root[3].size else 0.0
             self._root = (*self._root[:3], np.log(np.maximum(prior, 1e-30)) + noise)
 
-        def part(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-            most = int(width[start:stop].sum())
-            claims = np.empty((most, 2), np.int64)
-            drawn = np.empty((most * (self._children + self._depth), 3), np.int64)  # more can wait for a wave
-            rows = np.arange(start, stop)
-            claimed, opened = _walk(
-                tree.nodes,
-                tree.size,
-                self._wave,
-                rows,
-                width,
-                self._root,
-                self._inner,
-                self._widening,
-                self._depth,
-                self._children,
-                claims,
-                drawn,
-            )
-            return claims[:claimed], drawn[:opened]
+        claims, drawn, room = self._go(tree, width)
+        if room:
+            tree.reserve(room)
+            claims, drawn, _ = self._go(tree, width)
+        return claims, drawn
 
-        parts = split(part, width.size, MANY)
+    def _go(self, tree: Tree, width: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+        """What ``_walk`` says, of all rows."""
+        before, after = (tree.nodes, tree.size, self._wave), (width, self._root, *self._rest)
+        rows = width.size
+        if rows < 2 * MANY:
+            return _walk(*before, 0, rows, *after)
+        parts = split(lambda start, stop: _walk(*before, start, stop, *after), rows, MANY)
         if len(parts) == 1:
             return parts[0]
-        return np.concatenate([claims for claims, _ in parts]), np.concatenate([drawn for _, drawn in parts])
+        claims, drawn, room = zip(*parts)
+        return np.concatenate(claims), np.concatenate(drawn), room[0]
 
 
 MANY = 4
@@ -205,73 +195,80 @@ def _walk(
     tree: Any,
     size: np.ndarray,
     wave: int,
-    rows: np.ndarray,
+    start: int,
+    stop: int,
     width: np.ndarray,
     root: Any,
     inner: Any,
     widening: tuple[float, float],
     max_depth: int,
     inner_children: int,
-    claims: np.ndarray,
-    drawn: np.ndarray,
-) -> tuple[int, int]:
-    score = np.empty(max(inner_children, tree[0, 0].child_count))
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Claims and drawn of the rows from ``start`` to ``stop``, and 0; or, nothing done yet, the nodes that
+    each row must have room for."""
+    most, room = 0, 0
+    for row in range(width.size):  # of all rows, so that all parts agree
+        most += width[row] if start <= row < stop else 0
+        room = max(room, size[row] + width[row] * inner_children)
+    room = room if room > tree.shape[1] else 0
+    most = 0 if room else most
+    claims = np.empty((most, 2), np.int64)
+    drawn = np.empty((most * (inner_children + max_depth), 3), np.int64)  # more can wait for a wave
+    above, below = _siblings(tree[0, 0].child_count), _siblings(inner_children)
     claimed, opened = 0, 0
-    for row in rows:
-        left = width[row]
+    for row in range(start, stop):
+        left = 0 if room else width[row]
         if left <= 0:
             continue
-        nodes = tree[row]
+        nodes, logits = tree[row], root[3][min(row, root[3].shape[0] - 1)]
+        count = np.int64(nodes[0].child_count)
+        # Values of the root's candidates stay what they are during a wave: they are read once.
+        free_above = _look(nodes, 1, count, wave, above)
+        steady = _complete(root[0], nodes[0].own, count, above)
         while left > 0 and _is_free(nodes[0], wave):
-            node = np.int64(0)
-            for _ in range(max_depth):
-                wanted = np.int64(nodes[node].child_count)
-                if node > 0:
-                    if nodes[node].first_child == NONE:
-                        nodes[node].first_child = size[row]
-                        size[row] += inner_children
-                    wanted = _widened(nodes[node].visits + nodes[node].pending, widening, inner_children)
-                first, count = np.int64(nodes[node].first_child), np.int64(nodes[node].child_count)
-                free = False
-                for i in range(first, first + count):
-                    free = free or _is_free(nodes[i], wave)
+            if not free_above:
+                nodes[0].blocked = wave
+                break
+            if not steady:
+                _look(nodes, 1, count, wave, above)
+                _complete(root[0], nodes[0].own, count, above)
+            _score(root, logits, count, above)
+            step = _best(count, above)
+            node = np.int64(1 + step)
+            while nodes[node].latent != NONE:
+                if nodes[node].first_child == NONE:
+                    nodes[node].first_child = size[row]
+                    size[row] += inner_children
+                first, children = np.int64(nodes[node].first_child), np.int64(nodes[node].child_count)
+                wanted = _widened(nodes[node].visits + nodes[node].pending, widening, inner_children)
+                free = _look(nodes, first, children, wave, below)
+                known = children
                 # All that is open is done or claimed: widen by one rather than wait.
                 while (
-                    node > 0
-                    and count < inner_children
-                    and (count < wanted or not free)
-                    and opened < drawn.shape[0]
+                    children < inner_children and (children < wanted or not free) and opened < drawn.shape[0]
                 ):
-                    child = first + count
-                    _open(nodes, node, child)
-                    count += 1
-                    free = True
-                    drawn[opened, 0], drawn[opened, 1], drawn[opened, 2] = row, node, count - 1
-                    opened += 1
-                if not free:  # nothing is left below: a dead end for the rest of the wave
-                    nodes[node].blocked = wave
+                    _open(nodes, node, first + children)
+                    drawn[opened, 0], drawn[opened, 1], drawn[opened, 2] = row, node, children
+                    opened, children, free = opened + 1, children + 1, free + 1
+                if not free:
                     break
-                children, rule = nodes[first : first + count], inner
-                if node == 0:
-                    rule = root
-                kind, constants, schedule, noise = rule
-                if kind == HALVING:
-                    known = noise[min(row, noise.shape[0] - 1)]
-                    _score_halving(children, nodes[node].own, constants, schedule, known, score)
-                else:
-                    _score(kind, children, nodes[node].own, constants, score)
-                node = first + _best(score, children, wave)
-                if nodes[node].latent == NONE:
-                    nodes[node].blocked = wave
-                    claims[claimed, 0], claims[claimed, 1] = row, node
-                    claimed += 1
-                    left -= 1
-                    up = node
-                    while up != NONE:
-                        nodes[up].pending += 1
-                        up = np.int64(nodes[up].parent)
-                    break
-    return claimed, opened
+                if children > known:  # which changed the others' priors
+                    _look(nodes, first, children, wave, below)
+                if free > 1:
+                    _complete(inner[0], nodes[node].own, children, below)
+                    _score(inner, inner[3][0], children, below)
+                node = first + _best(children, below)
+            nodes[node].blocked = wave  # claimed, or nothing is left below: a dead end for the rest of it
+            if node == 1 + step:
+                above[FREE][step], free_above = False, free_above - 1
+            if nodes[node].latent == NONE:
+                claims[claimed, 0], claims[claimed, 1] = row, node
+                claimed, left = claimed + 1, left - 1
+                above[SEEN][step] += 1
+                while node != NONE:
+                    nodes[node].pending += 1
+                    node = np.int64(nodes[node].parent)
+    return claims[:claimed], drawn[:opened], room
 
 
 @njit(cache=True, error_model="numpy")
@@ -303,12 +300,40 @@ def _is_free(node: Any, wave: int) -> bool:
     return not node.closed and node.blocked != wave
 
 
+VALUE, SEEN, PRIOR, FREE, SCORE = 0, 1, 2, 3, 4
+
+
+@njit(cache=True)
+def _siblings(most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Room for so many siblings: values, completed and rescaled; visits, virtual ones included; priors;
+    whether something can still be claimed there; scores. Side by side, not a node's record after another's,
+    the formulas compile to vector instructions."""
+    seen, free = np.empty(most, np.int64), np.empty(most, np.bool_)
+    return np.empty(most), seen, np.empty(most), free, np.empty(most)
+
+
 @njit(cache=True, error_model="numpy")
-def _best(score: np.ndarray, children: Any, wave: int) -> int:
-    """The free sibling with the highest score, the first of equals; scores that are not finite come last."""
+def _look(nodes: Any, first: int, count: int, wave: int, siblings: Any) -> int:
+    """What is known of siblings; how many are free."""
+    value, seen, prior, free = siblings[:4]
+    left = 0
+    for i in range(count):
+        node = nodes[first + i]
+        value[i], prior[i] = node.value, node.prior
+        seen[i] = node.visits + node.pending
+        free[i] = _is_free(node, wave)
+        left += free[i]
+    return left
+
+
+@njit(cache=True, error_model="numpy")
+def _best(count: int, siblings: Any) -> int:
+    """The free sibling with the highest score, the first of equals; scores that are not finite come last. The
+    only one that is free needs no score."""
+    free, score = siblings[FREE], siblings[SCORE]
     chosen, best = -1, -np.inf
-    for i in range(children.size):
-        if not _is_free(children[i], wave):
+    for i in range(count):
+        if not free[i]:
             continue
         own = score[i] if math.isfinite(score[i]) else -1.7976931348623157e308
         if chosen < 0 or own > best:
@@ -317,92 +342,80 @@ def _best(score: np.ndarray, children: Any, wave: int) -> int:
 
 
 @njit(cache=True, error_model="numpy")
-def _complete(children: Any, parent: float, out: np.ndarray) -> tuple[int, float, float]:
-    """Completed values into ``out``; visits of all, the lowest and the highest finite value."""
-    total, weighted, evaluated, all_visits, known = 0.0, 0.0, 0, 0, 0
+def _complete(kind: int, parent: float, count: int, siblings: Any) -> bool:
+    """Fills the gaps in the values and, but for ``DensityUcb``, rescales them. Whether there were none."""
+    value, seen, prior = siblings[:3]
+    total, weighted, evaluated, known = 0.0, 0.0, 0, 0
     low, high = np.inf, -np.inf
-    for i in range(children.size):
-        child = children[i]
-        count = child.visits + child.pending
-        all_visits += count
-        out[i] = child.value
-        if math.isfinite(child.value):
-            total += child.prior
-            weighted += child.prior * child.value
-            evaluated += count
-            low, high = min(low, child.value), max(high, child.value)
-        known += not math.isnan(child.value)
-    if known < children.size:
+    for i in range(count):
+        if math.isfinite(value[i]):
+            total += prior[i]
+            weighted += prior[i] * value[i]
+            evaluated += seen[i]
+            low, high = min(low, value[i]), max(high, value[i])
+        known += not math.isnan(value[i])
+    if known < count:
         average = weighted / total if total > 0.0 else weighted
         own = parent if math.isfinite(parent) else average
         mixed = (own + evaluated * average) / (1.0 + evaluated) if total > 0.0 else own
-        for i in range(children.size):
-            if math.isnan(out[i]):
-                out[i] = mixed
+        for i in range(count):
+            if math.isnan(value[i]):
+                value[i] = mixed
         if math.isfinite(mixed):
             low, high = min(low, mixed), max(high, mixed)
-    return all_visits, low, high
+    if kind != DENSITY_UCB:
+        span = max(high - low, 1e-8) if math.isfinite(high - low) else 1.0
+        for i in range(count):
+            value[i] = (value[i] - low) / span if math.isfinite(value[i]) else -np.inf
+    return known == count
 
 
 @njit(cache=True, error_model="numpy")
-def _rescale(out: np.ndarray, count: int, low: float, high: float) -> None:
-    span = max(high - low, 1e-8) if math.isfinite(high - low) else 1.0
+def _score(rule: Any, logits: np.ndarray, count: int, siblings: Any) -> None:
+    """Scores under a ``RuleKernel``, whose ``logits`` at the root are those of the prior, with noise."""
+    kind, constants, schedule = rule[:3]
+    value, seen, prior, _, score = siblings
+    all_visits, most = 0, 0
     for i in range(count):
-        out[i] = (out[i] - low) / span if math.isfinite(out[i]) else -np.inf
-
-
-@njit(cache=True, error_model="numpy")
-def _score(kind: int, children: Any, parent: float, constants: np.ndarray, out: np.ndarray) -> None:
-    """``Puct`` or ``DensityUcb`` into ``out``."""
-    all_visits, low, high = _complete(children, parent, out)
-    count = children.size
+        all_visits += seen[i]
+        most = max(most, seen[i])
     if kind == PUCT:
-        _rescale(out, count, low, high)
         scale = constants[0] * math.sqrt(max(all_visits, 1))
         for i in range(count):
-            out[i] += scale * children[i].prior / (1.0 + children[i].visits + children[i].pending)
-    else:
+            score[i] = value[i] + scale * prior[i] / (1.0 + seen[i])
+    elif kind == DENSITY_UCB:
         total = 0.0
         for i in range(count):
-            total += 1.0 + count * children[i].prior
+            total += 1.0 + count * prior[i]
         log_total = math.log(max(total, 1.0))
         for i in range(count):
-            out[i] += constants[0] * math.sqrt(log_total / (1.0 + count * children[i].prior))
+            score[i] = value[i] + constants[0] * math.sqrt(log_total / (1.0 + count * prior[i]))
+    else:
+        scale = (constants[0] + most) * constants[1]
+        if logits.size:
+            for i in range(count):
+                score[i] = logits[i] + scale * value[i]
+        else:
+            for i in range(count):
+                score[i] = math.log(max(prior[i], 1e-30)) + scale * value[i]
+        if all_visits < schedule.size:
+            due = schedule[all_visits]
+            for i in range(count):
+                score[i] += 1e6 if seen[i] == due else 0.0
+        else:
+            _fall_short(seen, all_visits, count, score)
 
 
 @njit(cache=True, error_model="numpy")
-def _score_halving(
-    children: Any,
-    parent: float,
-    constants: np.ndarray,
-    schedule: np.ndarray,
-    logits: np.ndarray,
-    out: np.ndarray,
-) -> None:
-    """``SequentialHalving`` into ``out``. ``logits`` are those of the prior, with noise, or empty."""
-    turn, low, high = _complete(children, parent, out)
-    count = children.size
-    _rescale(out, count, low, high)
-    most = 0
+def _fall_short(seen: np.ndarray, all_visits: int, count: int, score: np.ndarray) -> None:
+    """``selection.shortfall`` of logits, in place."""
+    best, total = -np.inf, 0.0
     for i in range(count):
-        most = max(most, children[i].visits + children[i].pending)
-    scale = (constants[0] + most) * constants[1]
-    best = -np.inf
-    for i in range(count):
-        logit = logits[i] if logits.size else math.log(max(children[i].prior, 1e-30))
-        out[i] = logit + scale * out[i]
-        best = max(best, out[i])
-    if turn < schedule.size:
-        due = schedule[turn]
-        for i in range(count):
-            if children[i].visits + children[i].pending == due:
-                out[i] += 1e6
-        return
+        best = max(best, score[i])
     best = best if math.isfinite(best) else 0.0
-    total = 0.0
     for i in range(count):
-        out[i] = math.exp(out[i] - best)
-        total += out[i]
+        score[i] = math.exp(score[i] - best)
+        total += score[i]
     total = max(total, 1e-30)
     for i in range(count):
-        out[i] = out[i] / total - (children[i].visits + children[i].pending) / (1.0 + turn)
+        score[i] = score[i] / total - seen[i] / (1.0 + all_visits)
