@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..interfaces import ActionSpec, ForethoughtError
-from . import drawing
+from . import lanes
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,9 @@ class ChunkSpace:
         scale: Environment units of one normalised unit, ``float64 [A]``.
         middle: Of the bounds, ``float64 [A]``.
         dimension: Number of continuous coordinates D = H·C of a chunk.
-        geometry: What the compiled loops of ``drawing`` know of it.
+        geometry: What the compiled loops of ``lanes`` know of it: continuous and gripper indices, middle,
+            scale, what the deviation from the mean over time and the mean are multiplied with, and the
+            bounds; and of the continuous ones scale, 1/scale, middle and bounds, ``LANES`` times each.
         log_det: Logarithm of the volume ratio of whitened to normalised coordinates.
     """
 
@@ -70,7 +72,11 @@ class ChunkSpace:
         set_field(self, "dimension", self.horizon * self.continuous.size)
         own, common = math.sqrt(1.0 - self.shared), math.sqrt(self._common)
         shape = self.continuous, self.gripper, self.middle, self.scale, own, common
-        set_field(self, "geometry", (*shape, spec.low, spec.high, self.gripper))
+        wide = [
+            np.repeat(np.asarray(numbers, np.float64)[self.continuous], lanes.LANES)
+            for numbers in (scale, 1.0 / scale, self.middle, spec.low, spec.high)
+        ]
+        set_field(self, "geometry", (*shape, spec.low, spec.high, tuple(wide)))
         over_time = -0.5 * ((self.horizon - 1) * math.log1p(-self.shared) + math.log(self._common))
         rotations = sum(1 for index in spec.rotation if index in spec.continuous)
         volume = self.continuous.size * over_time - self.horizon * rotations * math.log(self.rotation_scale)
@@ -85,9 +91,8 @@ class ChunkSpace:
     def whiten(self, chunks: np.ndarray) -> np.ndarray:
         """Whitened coordinates ``float64 [..., D]`` of chunks ``[..., H, A]``; the binary gripper is left
         out."""
-        own, common = math.sqrt(1.0 - self.shared), math.sqrt(self._common)
         flat = _contiguous(chunks).reshape(-1, *chunks.shape[-2:])
-        white = drawing.whiten(flat, self.continuous, self.middle, self.scale, own, common)
+        white = lanes.whiten(flat, self.geometry)
         return white.reshape(*chunks.shape[:-2], self.dimension)
 
     def deviation(self, white: np.ndarray) -> np.ndarray:
@@ -101,7 +106,7 @@ class ChunkSpace:
     def signs(self, chunks: np.ndarray) -> np.ndarray:
         """Binary gripper commands as ±1, ``float64 [..., G, H]``."""
         flat = _contiguous(chunks).reshape(-1, *chunks.shape[-2:])
-        signs = drawing.signs(flat, self.gripper, self.middle)
+        signs = lanes.signs(flat, self.geometry)
         return signs.reshape(*chunks.shape[:-2], self.gripper.size, self.horizon)
 
     def perturb(self, centres: np.ndarray, white: np.ndarray, flip: np.ndarray) -> np.ndarray:
@@ -111,12 +116,8 @@ class ChunkSpace:
         dimension = self.dimension
         flat = _contiguous(centres).reshape(-1, self.horizon, self.spec.size)
         white = np.ascontiguousarray(white, np.float64).reshape(len(flat), dimension)
-        chunks = drawing.perturb(
-            flat,
-            white,
-            np.ascontiguousarray(flip).reshape(len(flat), self.gripper.size),
-            *self.geometry,
-        )
+        flip = np.ascontiguousarray(flip).reshape(len(flat), self.gripper.size)
+        chunks = lanes.perturb(flat, white, flip, self.geometry)
         return chunks.reshape(centres.shape)
 
 

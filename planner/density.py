@@ -18,9 +18,11 @@ from numba import njit
 
 def log_density(
     queries: np.ndarray,
-    query_signs: np.ndarray,
+    lanes: int,
+    query_words: np.ndarray,
     centres: np.ndarray,
-    centre_signs: np.ndarray,
+    centre_words: np.ndarray,
+    horizon: int,
     entries: np.ndarray,
     bandwidths: Sequence[float],
     flip_probability: float,
@@ -32,19 +34,33 @@ def log_density(
     ``ChunkSpace.perturb`` draws.
 
     Args:
-        queries: ``float64 [M, D]``.
-        query_signs: ``float64 [M, G, H]``, ±1.
+        queries: All their numbers in one array, ``float64``, D of each; see ``lanes``.
+        lanes: How many queries lie side by side; 1 for ``[M, D]``.
+        query_words: What the grippers do, a bit a step, ``uint64 [M, G, ⌈H/64⌉]``.
         centres: ``float64 [R, D, n]``. Centres run fastest, so that the compiler makes vectors of them.
-        centre_signs: ``float64 [R, G, H, n]``, ±1.
+        centre_words: ``uint64 [R, G, ⌈H/64⌉, n]``.
+        horizon: Steps H.
         entries: Which of the R sets of kernels each query is under, ``int64 [M]``.
         bandwidths: Standard deviations σ.
         flip_probability: Probability p that a gripper is inverted.
     """
+    dimension, kernels = centres.shape[1], centres.shape[2] * len(bandwidths)
+    steps = ladder(bandwidths, dimension, flip_probability, horizon)
+    total = log_sums(queries, lanes, query_words, centres, centre_words, entries, steps)
+    total += log_normaliser(dimension, kernels)
+    return total
+
+
+Ladder = tuple[np.ndarray, np.ndarray, float, float, int]
+"""What the density of a kernel depends on beside its centre: the logarithm of σ to the power −D and ½σ⁻² of
+each bandwidth σ, ``float64 [K]``; the logarithms of 1−p and p of the grippers; and the steps H."""
+
+
+def ladder(bandwidths: Sequence[float], dimension: int, flip_probability: float, horizon: int) -> Ladder:
+    """That of kernels with these bandwidths in so many dimensions."""
     sigma = np.asarray(bandwidths, np.float64)
     keep, flip = log_probability(1.0 - flip_probability), log_probability(flip_probability)
-    total = log_sums(queries, query_signs, centres, centre_signs, entries, sigma, keep, flip)
-    total += log_normaliser(queries.shape[1], centres.shape[2] * sigma.size)
-    return total
+    return -dimension * np.log(sigma), 0.5 / (sigma * sigma), keep, flip, int(horizon)
 
 
 def log_normaliser(dimension: int, kernels: int) -> float:
@@ -57,89 +73,102 @@ def log_probability(probability: float) -> float:
     return math.log(probability) if probability > 0.0 else -math.inf
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+FAST = {"reassoc", "contract", "arcp", "nsz"}
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
 def log_sums(
     queries: np.ndarray,
-    query_signs: np.ndarray,
+    lanes: int,
+    query_words: np.ndarray,
     middle: np.ndarray,
-    middle_signs: np.ndarray,
+    middle_words: np.ndarray,
     rows: np.ndarray,
-    sigma: np.ndarray,
-    keep: float,
-    flip: float,
+    steps: Any,
 ) -> np.ndarray:
-    """``log_density`` without the constants; ``keep`` and ``flip`` are the logarithms of 1−p and p."""
-    n_centres = middle.shape[2]
-    work = _scratch(n_centres, sigma.size)
-    out = np.empty(len(queries))
-    for i in range(len(queries)):
-        row = rows[i]
-        out[i] = _log_sum(queries[i], query_signs[i], middle[row], middle_signs[row], sigma, keep, flip, work)
+    """``log_density`` without the constant; ``steps`` are a ``Ladder``. The queries, all their numbers in one
+    array, lie side by side in as many lanes (see the module ``lanes``): one after the other in one."""
+    log_scale, half_precision = steps[:2]
+    dimension, n_centres = middle.shape[1:]
+    # Arrays of their own, not rows of one: else the compiler does not see that they are apart.
+    term, squared = np.empty(n_centres), np.empty(n_centres)
+    exponent = np.empty(n_centres * log_scale.size)
+    bits, out = np.empty(exponent.size, np.int64), np.empty(rows.size)
+    differs, agrees = np.empty(n_centres, np.uint64), np.empty(n_centres, np.uint64)
+    fours = dimension - dimension % 4
+    for q in range(rows.size):
+        row, first = rows[q], q // lanes * dimension * lanes + q % lanes
+        _match(query_words, q, middle_words, row, steps, differs, agrees, term)
+        for j in range(n_centres):
+            squared[j] = 0.0
+        for d in range(0, fours, 4):  # four at a time: a running sum in memory is slower than what it adds
+            i = first + d * lanes
+            one, two, three, four = (
+                queries[i],
+                queries[i + lanes],
+                queries[i + 2 * lanes],
+                queries[i + 3 * lanes],
+            )
+            for j in range(n_centres):
+                a, b = one - middle[row, d, j], two - middle[row, d + 1, j]
+                e, f = three - middle[row, d + 2, j], four - middle[row, d + 3, j]
+                squared[j] += (a * a + b * b) + (e * e + f * f)
+        for d in range(fours, dimension):
+            for j in range(n_centres):
+                a = queries[first + d * lanes] - middle[row, d, j]
+                squared[j] += a * a
+        largest = -np.inf
+        for k in range(log_scale.size):
+            for j in range(n_centres):
+                value = term[j] + log_scale[k] - squared[j] * half_precision[k]
+                exponent[k * n_centres + j] = value
+                largest = max(largest, value)
+        out[q] = -np.inf
+        if largest > -np.inf:
+            out[q] = largest + math.log(_sum_of_exponentials(exponent, largest, bits))
     return out
 
 
-@njit(cache=True)
-def _scratch(centres: int, bandwidths: int) -> Any:
-    """Arrays of their own, not rows of one: else the compiler does not see that they are apart."""
-    terms = centres * bandwidths
-    return np.empty(centres), np.empty(centres), np.empty(centres), np.empty(terms), np.empty(terms, np.int64)
+@njit(cache=True, error_model="numpy")
+def _match(
+    words: np.ndarray,
+    query: int,
+    middle_words: np.ndarray,
+    row: int,
+    steps: Any,
+    differs: np.ndarray,
+    agrees: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Log-probability of what a query's grippers do under each centre of a row, into ``out [n]``."""
+    keep, flip, horizon = steps[2:]
+    for j in range(out.size):
+        out[j] = 0.0
+    if words.shape[2] == 1:
+        known = _ALL_BITS >> np.uint64(64 - horizon)
+        for g in range(words.shape[1]):
+            word = words[query, g, 0]
+            for j in range(out.size):
+                difference = (word ^ middle_words[row, g, 0, j]) & known
+                out[j] += keep if difference == _NO_BITS else (flip if difference == known else -np.inf)
+        return
+    for g in range(words.shape[1]):
+        for j in range(out.size):
+            differs[j], agrees[j] = _NO_BITS, _NO_BITS
+        for w in range(words.shape[2]):
+            word, known = words[query, g, w], _ALL_BITS >> np.uint64(64 - min(horizon - 64 * w, 64))
+            for j in range(out.size):
+                difference = (word ^ middle_words[row, g, w, j]) & known
+                differs[j] |= difference
+                agrees[j] |= difference ^ known
+        for j in range(out.size):
+            out[j] += keep if differs[j] == _NO_BITS else (flip if agrees[j] == _NO_BITS else -np.inf)
 
 
-@njit(cache=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
-def _log_sum(
-    query: np.ndarray,
-    signs: np.ndarray,
-    middle: np.ndarray,
-    middle_signs: np.ndarray,
-    sigma: np.ndarray,
-    keep: float,
-    flip: float,
-    work: Any,
-) -> float:
-    """Of one query ``[D]`` with signs ``[G, H]`` under centres ``[D, n]`` and ``[G, H, n]``."""
-    term, squared, agreement, exponent, bits = work
-    dimension, n_centres = middle.shape
-    grippers, horizon = signs.shape
-    term[:] = 0.0
-    for g in range(grippers):
-        agreement[:] = 0.0
-        for t in range(horizon):
-            sign = signs[g, t]
-            for j in range(n_centres):
-                agreement[j] += sign * middle_signs[g, t, j]
-        for j in range(n_centres):
-            if agreement[j] == horizon:
-                term[j] += keep
-            elif agreement[j] == -horizon:
-                term[j] += flip
-            else:
-                term[j] = -np.inf
-    squared[:] = 0.0
-    fours = dimension - dimension % 4
-    for d in range(0, fours, 4):  # four at a time: a running sum in memory is slower than what it adds
-        for j in range(n_centres):
-            a, b = query[d] - middle[d, j], query[d + 1] - middle[d + 1, j]
-            e, f = query[d + 2] - middle[d + 2, j], query[d + 3] - middle[d + 3, j]
-            squared[j] += (a * a + b * b) + (e * e + f * f)
-    for d in range(fours, dimension):
-        for j in range(n_centres):
-            a = query[d] - middle[d, j]
-            squared[j] += a * a
-    largest = -np.inf
-    for k in range(sigma.size):
-        log_scale = -dimension * math.log(sigma[k])
-        half_precision = 0.5 / (sigma[k] * sigma[k])
-        offset = k * n_centres
-        for j in range(n_centres):
-            value = term[j] + log_scale - squared[j] * half_precision
-            exponent[offset + j] = value
-            largest = max(largest, value)
-    if largest == -np.inf:
-        return -np.inf
-    return largest + math.log(_sum_of_exponentials(exponent, largest, bits))
+_NO_BITS, _ALL_BITS = np.uint64(0), np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
-@njit(cache=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
+@njit(cache=True, error_model="numpy", fastmath=FAST)
 def _sum_of_exponentials(exponent: np.ndarray, largest: float, bits: np.ndarray) -> float:
     """``Σ exp(exponent − largest)`` to double precision, in a form that compiles to vector instructions,
     which a call of ``math.exp`` does not. Overwrites both arrays.

@@ -1,7 +1,4 @@
-"""The inner loops of drawing chunks, compiled: hashed numbers, and what ``ChunkSpace`` does, in one pass.
-
-No fast-math: the same seed gives the same chunk as the array formulas, which the tests keep.
-"""
+"""The inner loops of drawing chunks, compiled: hashed numbers, and chunks around kernels."""
 
 from __future__ import annotations
 
@@ -10,6 +7,8 @@ from typing import Any
 
 import numpy as np
 from numba import njit
+
+from .lanes import LANES, command, deviate, read, room, write
 
 # SplitMix64: an additive sequence with a golden-ratio step, then two multiply-xorshift rounds
 # (Steele et al. 2014).
@@ -43,8 +42,7 @@ def uniforms(keys: np.ndarray, first: int, n: int) -> np.ndarray:
     for i in range(keys.size):
         key = keys[i]
         for j in range(n):
-            bits = _mix(key + np.uint64(first + j + 1) * _STEP) >> _11
-            out[i, j] = (np.float64(bits) + 0.5) * 2.0**-53
+            out[i, j] = _uniform(key, first + j)
     return out
 
 
@@ -61,118 +59,6 @@ def normals(keys: np.ndarray, n: int) -> np.ndarray:
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def whiten(
-    chunks: np.ndarray,
-    continuous: np.ndarray,
-    middle: np.ndarray,
-    scale: np.ndarray,
-    own: float,
-    common: float,
-) -> np.ndarray:
-    """``ChunkSpace.whiten`` of ``[L, H, A]``: ``float64 [L, H·C]``. ``own`` and ``common`` divide the
-    deviation from the mean over time and the mean."""
-    length, horizon, size = chunks.shape[0], chunks.shape[1], continuous.size
-    out = np.empty((length, horizon * size))
-    for i in range(length):
-        for c in range(size):
-            a = continuous[c]
-            total = 0.0
-            for t in range(horizon):
-                unit = (np.float64(chunks[i, t, a]) - middle[a]) / scale[a]
-                out[i, t * size + c] = unit
-                total += unit
-            mean = total / horizon
-            for t in range(horizon):
-                out[i, t * size + c] = (out[i, t * size + c] - mean) / own + mean / common
-    return out
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def signs(chunks: np.ndarray, gripper: np.ndarray, middle: np.ndarray) -> np.ndarray:
-    """``ChunkSpace.signs`` of ``[L, H, A]``: ``float64 [L, G, H]``."""
-    out = np.empty((len(chunks), gripper.size, chunks.shape[1]))
-    for i in range(len(chunks)):
-        for g in range(gripper.size):
-            for t in range(chunks.shape[1]):
-                out[i, g, t] = 1.0 if chunks[i, t, gripper[g]] > middle[gripper[g]] else -1.0
-    return out
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def describe(chunks: np.ndarray, geometry: Any) -> tuple[np.ndarray, np.ndarray]:
-    """``whiten`` and ``signs``."""
-    continuous, gripper, middle, scale, own, common = geometry[:6]
-    return whiten(chunks, continuous, middle, scale, own, common), signs(chunks, gripper, middle)
-
-
-@njit(cache=True, error_model="numpy")
-def perturb(
-    centres: np.ndarray,
-    white: np.ndarray,
-    flip: np.ndarray,
-    continuous: np.ndarray,
-    gripper: np.ndarray,
-    middle: np.ndarray,
-    scale: np.ndarray,
-    own: float,
-    common: float,
-    low: np.ndarray,
-    high: np.ndarray,
-    snapped: np.ndarray,
-) -> np.ndarray:
-    """``ChunkSpace.perturb`` of centres ``[L, H, A]`` by white noise ``[L, H·C]`` and flips ``bool [L, G]``;
-    indices in ``snapped`` take ``low`` or ``high``, whichever is nearer."""
-    out = np.empty(centres.shape, np.float32)
-    chunk = np.empty(centres.shape[1:])
-    geometry = continuous, gripper, middle, scale, own, common, low, high, snapped
-    for i in range(centres.shape[0]):
-        _perturb_one(centres[i], white[i], flip[i], geometry, chunk, out[i])
-    return out
-
-
-@njit(cache=True, error_model="numpy")
-def _perturb_one(
-    centre: np.ndarray,
-    white: np.ndarray,
-    flip: np.ndarray,
-    geometry: Any,
-    chunk: np.ndarray,
-    out: np.ndarray,
-) -> None:
-    """``perturb`` of one chunk into ``out``; ``chunk`` is scratch."""
-    continuous, gripper, middle, scale, own, common, low, high, snapped = geometry
-    horizon, actions = centre.shape
-    size = continuous.size
-    for t in range(horizon):
-        for a in range(actions):
-            chunk[t, a] = centre[t, a]
-    for c in range(size):
-        a = continuous[c]
-        total = 0.0
-        for t in range(horizon):
-            total += white[t * size + c]
-        mean = total / horizon
-        for t in range(horizon):
-            noise = (white[t * size + c] - mean) * own + mean * common
-            chunk[t, a] += noise * scale[a]
-    for g in range(gripper.size):
-        if flip[g]:
-            a = gripper[g]
-            for t in range(horizon):
-                chunk[t, a] = 2.0 * middle[a] - chunk[t, a]
-    for t in range(horizon):
-        for a in range(actions):
-            number = chunk[t, a]
-            if not math.isnan(number):
-                number = min(max(number, np.float64(low[a])), np.float64(high[a]))
-            out[t, a] = np.float32(number)
-        for g in range(snapped.size):
-            a = snapped[g]
-            half = np.float32(0.5) * (low[a] + high[a])
-            out[t, a] = high[a] if out[t, a] > half else low[a]
-
-
 _GOLDEN = 0.6180339887498949
 """Steps of the golden ratio around a circle leave no large gap, whenever they stop."""
 
@@ -184,7 +70,7 @@ def pick(
     """For candidate number ``places[m]`` of node ``nodes[m]`` under seed ``seeds[m]`` (``int64 [M]``): the
     source it comes from, by cumulative shares ``float64 [S]``; where within the source, in [0, 1); and the
     key ``uint64`` of its noise."""
-    source = np.empty(seeds.size, np.int64)
+    source = np.empty(seeds.size, np.int8)
     where, keys = np.empty(seeds.size), np.empty(seeds.size, np.uint64)
     for i in range(seeds.size):
         key = _mix(np.uint64(seeds[i]) + _STEP) + (np.uint64(nodes[i] * 8 + 7) + _ONE) * _STEP
@@ -212,49 +98,77 @@ def draw_around(
     flip_probability: float,
     geometry: Any,
     out: np.ndarray,
-) -> None:
+) -> np.ndarray:
     """Chunks into ``out [M, H, A]`` for the candidates ``wanted``, each from one kernel of its row of centres
-    ``[R, n, H, A]``: of (bandwidth, centre) that at ``where``, the centre running fastest. ``geometry`` is
-    what ``perturb`` takes after the flips."""
-    kernels, horizon = centres.shape[1], centres.shape[2]
-    continuous, gripper = geometry[0], geometry[1]
-    size = horizon * continuous.size
-    pairs = (size + 1) // 2
-    white, flip = np.empty(2 * pairs), np.zeros(gripper.size, np.bool_)
-    chunk = np.empty(centres.shape[2:])
-    # Of their own, not rows of one: else the compiler does not see that they are apart.
-    cosine, sine, scratch = np.empty(pairs), np.empty(pairs), np.empty(pairs)
-    for i in range(wanted.size):
+    ``[R, n, H, A]``: of (bandwidth, centre) that at ``where``, the centre running fastest. Returns their
+    continuous numbers, side by side, ``float32``."""
+    count, kernels, horizon, actions = wanted.size, centres.shape[1], centres.shape[2], centres.shape[3]
+    numbers, dimension = room(count, horizon, geometry), horizon * geometry[0].size
+    pairs, blocks = (dimension + 1) // 2, (count + LANES - 1) // LANES
+    every, which = centres.reshape(-1, horizon, actions), np.empty(count, np.int64)
+    key, width = np.zeros(blocks * LANES, np.uint64), np.zeros(blocks * LANES)
+    flip = np.empty((count, geometry[1].size), np.bool_)
+    for i in range(count):
         m = wanted[i]
         rank = min(np.int64(where[m] * kernels * bandwidths.size), kernels * bandwidths.size - 1)
-        normal(keys[m], cosine, sine, scratch)
-        width = bandwidths[rank // kernels]
-        for d in range(pairs):
-            white[d] = cosine[d] * width
-        for d in range(pairs):
-            white[pairs + d] = sine[d] * width
-        for g in range(gripper.size):
-            bits = _mix(keys[m] + np.uint64(2 * pairs + g + 1) * _STEP) >> _11
-            flip[g] = (np.float64(bits) + 0.5) * 2.0**-53 < flip_probability
-        _perturb_one(centres[rows[m], rank % kernels], white, flip, geometry, chunk, out[m])
+        which[i], width[i], key[i] = rows[m] * kernels + rank % kernels, bandwidths[rank // kernels], keys[m]
+        for g in range(flip.shape[1]):
+            flip[i, g] = _uniform(keys[m], 2 * pairs + g) < flip_probability
+    centre, value = np.zeros(numbers, np.float32), np.empty(numbers, np.float32)
+    read(every, which, geometry, centre)
+    noise = _noise(key, width, pairs, dimension)
+    deviate(noise, centre, horizon, geometry, value)
+    write(value, geometry, wanted, out)
+    command(every, which, flip, geometry, wanted, out)
+    return value
+
+
+@njit(cache=True, error_model="numpy")
+def _noise(keys: np.ndarray, width: np.ndarray, pairs: int, dimension: int) -> np.ndarray:
+    """The first standard normal numbers of each key's stream, times its width, side by side."""
+    cosine, sine, scratch = np.empty(pairs * LANES), np.empty(pairs * LANES), np.empty(pairs * LANES)
+    out, wide = np.empty(keys.size * dimension), np.empty(pairs * LANES)
+    for block in range(keys.size // LANES):
+        for p in range(pairs):
+            for lane in range(LANES):
+                cosine[p * LANES + lane] = _uniform(keys[block * LANES + lane], p)
+                wide[p * LANES + lane] = width[block * LANES + lane]
+        for p in range(pairs):
+            for lane in range(LANES):
+                sine[p * LANES + lane] = _uniform(keys[block * LANES + lane], pairs + p)
+        _box_muller(cosine, sine, scratch)
+        for k in range(cosine.size):
+            out[block * LANES * dimension + k] = cosine[k] * wide[k]
+        for k in range((dimension - pairs) * LANES):
+            out[block * LANES * dimension + pairs * LANES + k] = sine[k] * wide[k]
+    return out
+
+
+@njit(cache=True, inline="always")
+def _uniform(key: Any, place: Any) -> Any:
+    """Number ``place`` of a key's stream, inside (0, 1)."""
+    return (np.float64(_mix(key + np.uint64(place + 1) * _STEP) >> _11) + 0.5) * 2.0**-53
+
+
+@njit(cache=True, error_model="numpy")
+def normal(key: Any, cosine: np.ndarray, sine: np.ndarray, scratch: np.ndarray) -> None:
+    """Standard normal numbers from the first numbers of a key's stream (Box-Muller), ``float64 [n]`` into
+    ``cosine`` and into ``sine``."""
+    for i in range(cosine.size):
+        cosine[i] = _uniform(key, i)
+    for i in range(sine.size):
+        sine[i] = _uniform(key, cosine.size + i)
+    _box_muller(cosine, sine, scratch)
 
 
 @njit(cache=True, error_model="numpy", fastmath={"contract"})
-def normal(key: Any, cosine: np.ndarray, sine: np.ndarray, scratch: np.ndarray) -> None:
-    """Standard normal numbers from the first numbers of a key's stream (Box-Muller), ``float64 [n]`` into
-    ``cosine`` and into ``sine``.
+def _box_muller(radius: np.ndarray, turn: np.ndarray, mantissa: np.ndarray) -> None:
+    """Pairs of uniform numbers inside (0, 1), ``float64 [n]``, to pairs of standard normal ones, in place.
 
     In steps that compile to vector instructions, which calls of ``log`` and ``sin`` do not, and accurate to
     a few units in the last place: the logarithm as 2·atanh((m−1)/(m+1)) of a mantissa m within √½ … √2, sine
     and cosine of an eighth of the circle, each by its Taylor series.
     """
-    radius, turn, mantissa = cosine, sine, scratch
-    for i in range(radius.size):
-        bits = _mix(key + np.uint64(i + 1) * _STEP) >> _11
-        radius[i] = (np.float64(bits) + 0.5) * 2.0**-53
-    for i in range(turn.size):
-        bits = _mix(key + np.uint64(radius.size + i + 1) * _STEP) >> _11
-        turn[i] = (np.float64(bits) + 0.5) * 2.0**-53
     number, fraction = radius.view(np.int64), mantissa.view(np.int64)
     for i in range(radius.size):
         fraction[i] = (number[i] & 0x000FFFFFFFFFFFFF) | 0x3FF0000000000000
@@ -301,5 +215,5 @@ def normal(key: Any, cosine: np.ndarray, sine: np.ndarray, scratch: np.ndarray) 
         left = (quarter == 1.0) | (quarter == 2.0)
         below = (quarter == 2.0) | (quarter == 3.0)
         radial = mantissa[i]
-        cosine[i] = radial * ((y if swapped else x) * (-1.0 if left else 1.0))
-        sine[i] = radial * ((x if swapped else y) * (-1.0 if below else 1.0))
+        radius[i] = radial * ((y if swapped else x) * (-1.0 if left else 1.0))
+        turn[i] = radial * ((x if swapped else y) * (-1.0 if below else 1.0))

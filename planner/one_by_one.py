@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numba import njit
 
 from .chunk_space import ChunkSpace
-from .density import log_normaliser, log_probability, log_sums
-from .drawing import describe, draw_around, pick
+from .density import ladder, log_normaliser, log_sums
+from .drawing import draw_around, pick
+from .lanes import LANES, describe, describe_centres, pattern, unite
 from .parallel import split
 
 if TYPE_CHECKING:
@@ -25,13 +27,12 @@ class Kernels:
     Attributes:
         centres: ``float32 [R, n, H, A]``.
         white: Whitened, centres running fastest, ``float64 [R, D, n]``.
-        signs: Of the grippers, ``float64 [R, G, H, n]``.
+        words: What the grippers do, a bit a step, ``uint64 [R, G, ⌈H/64⌉, n]``.
     """
 
     def __init__(self, space: ChunkSpace, centres: np.ndarray) -> None:
         self.centres = np.ascontiguousarray(centres, np.float32)
-        self.white = np.ascontiguousarray(space.whiten(centres).swapaxes(1, 2))
-        self.signs = np.ascontiguousarray(np.moveaxis(space.signs(centres), 1, -1))
+        self.white, self.words = describe_centres(self.centres, space.geometry)
 
 
 class NodeKernels:
@@ -67,7 +68,7 @@ class NodeKernels:
         if self.kernels is None:
             self.kernels = found
             return
-        for name in ("centres", "white", "signs"):
+        for name in ("centres", "white", "words"):
             old, more = getattr(self.kernels, name), getattr(found, name)
             if len(old) < end + len(more):
                 larger = np.empty((2 * end + len(more), *old.shape[1:]), old.dtype)
@@ -102,10 +103,12 @@ class Drawer:
     ) -> None:
         weights = np.array(shares, np.float64) / sum(shares)
         self._space, self._cumulative = space, weights.cumsum()
-        self._widths = [np.asarray(ladder, np.float64) for ladder in bandwidths]
+        self._widths = [np.asarray(widths, np.float64) for widths in bandwidths]
+        self._ladders = [
+            ladder(widths, space.dimension, flip_probability, space.horizon) for widths in bandwidths
+        ]
         self._logs = [math.log(weight) + space.log_det for weight in weights]
         self._flip, self._temperature = float(flip_probability), float(temperature)
-        self._keeps, self._flips = log_probability(1.0 - flip_probability), log_probability(flip_probability)
 
     def __call__(
         self,
@@ -114,49 +117,104 @@ class Drawer:
         places: np.ndarray,
         kernels: Sequence[tuple[Kernels, np.ndarray]],
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Chunks ``float32 [M, H, A]``, sources (from 0) ``int64 [M]`` and log-densities by temperature
+        """Chunks ``float32 [M, H, A]``, sources (from 0) ``int8 [M]`` and log-densities by temperature
         ``float64 [M]`` of candidates ``places`` of ``nodes`` under ``seeds``, all ``int64 [M]``, from the
         kernels of each source and the entry of each node among them."""
-        origin, where, keys = pick(seeds, nodes, places, self._cumulative)
         chunks = np.empty((places.size, *kernels[0][0].centres.shape[2:]), np.float32)
+        log_prior, origin = np.empty(places.size), np.zeros(places.size, np.int8)
+        if len(kernels) == 1:
+            of, entry = kernels[0]
+            constant, what = self._constant(0, of), (seeds, nodes, places, self._cumulative, entry)
+            how = self._widths[0], self._flip, self._space.geometry, self._ladders[0]
+            out = constant, self._temperature, chunks, log_prior
+
+            def part(start: int, stop: int) -> None:
+                _draw_and_weigh(start, stop, *what, of.centres, of.white, of.words, *how, *out)
+
+        else:
+            origin, where, keys = pick(seeds, nodes, places, self._cumulative)
+
+            def part(start: int, stop: int) -> None:
+                drawn = origin[start:stop], where, keys, chunks
+                log_prior[start:stop] = self._part(*drawn, kernels, start, stop)
+
         if places.size < 2 * MANY:
-            return chunks, origin, self._part(origin, where, keys, kernels, chunks, 0, places.size)
-        parts = split(
-            lambda start, stop: self._part(origin, where, keys, kernels, chunks, start, stop),
-            places.size,
-            MANY,
-        )
-        return chunks, origin, np.concatenate(parts)
+            part(0, places.size)
+        else:
+            split(part, places.size, MANY)
+        return chunks, origin, log_prior
+
+    def _constant(self, index: int, of: Kernels) -> float:
+        """What ``log_sums`` lacks of the log-density of a source's share of the mixture."""
+        dimension, kernels = of.white.shape[1:]
+        return log_normaliser(dimension, kernels * self._widths[index].size) + self._logs[index]
 
     def _part(
         self,
         origin: np.ndarray,
         where: np.ndarray,
         keys: np.ndarray,
-        kernels: Sequence[tuple[Kernels, np.ndarray]],
         chunks: np.ndarray,
+        kernels: Sequence[tuple[Kernels, np.ndarray]],
         start: int,
         stop: int,
     ) -> np.ndarray:
-        """Draws the candidates from ``start`` to ``stop`` into ``chunks``; their log-densities."""
-        space, total = self._space, None
+        """Draws the candidates from ``start`` to ``stop``, of these origins, into ``chunks``; their
+        log-densities by temperature."""
+        geometry, total = self._space.geometry, None
         for index, (of, entry) in enumerate(kernels):
-            wanted = np.arange(start, stop)
-            if len(kernels) > 1:
-                wanted = wanted[origin[start:stop] == index]
+            wanted = start + np.flatnonzero(origin == index)
             widths = self._widths[index]
-            draw_around(wanted, where, keys, of.centres, entry, widths, self._flip, space.geometry, chunks)
-        white, signs = describe(chunks[start:stop], space.geometry)
+            draw_around(wanted, where, keys, of.centres, entry, widths, self._flip, geometry, chunks)
+        white, words = describe(chunks[start:stop], geometry)
         for index, (of, entry) in enumerate(kernels):
-            widths = self._widths[index]
-            density = log_sums(
-                white, signs, of.white, of.signs, entry[start:stop], widths, self._keeps, self._flips
-            )
-            density += log_normaliser(space.dimension, of.white.shape[2] * widths.size) + self._logs[index]
+            steps = self._ladders[index]
+            density = log_sums(white, LANES, words, of.white, of.words, entry[start:stop], steps)
+            density += self._constant(index, of)
             total = density if total is None else np.logaddexp(total, density)
         assert total is not None
         total /= self._temperature
         return total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _draw_and_weigh(
+    start: int,
+    stop: int,
+    seeds: np.ndarray,
+    nodes: np.ndarray,
+    places: np.ndarray,
+    shares: np.ndarray,
+    rows: np.ndarray,
+    centres: np.ndarray,
+    white: np.ndarray,
+    words: np.ndarray,
+    bandwidths: np.ndarray,
+    flip_probability: float,
+    geometry: Any,
+    steps: Any,
+    constant: float,
+    temperature: float,
+    chunks: np.ndarray,
+    log_prior: np.ndarray,
+) -> None:
+    """All of ``Drawer._part`` for a mixture of one source, few candidates at a time, which do not leave the
+    nearest cache in between."""
+    for first in range(start, stop, FEW):
+        last = min(first + FEW, stop)
+        few, entry = chunks[first:last], rows[first:last]
+        _, where, keys = pick(seeds[first:last], nodes[first:last], places[first:last], shares)
+        every = np.arange(entry.size)
+        value = draw_around(every, where, keys, centres, entry, bandwidths, flip_probability, geometry, few)
+        word, query = np.empty((entry.size, *words.shape[1:3]), np.uint64), np.empty(value.size)
+        pattern(few, geometry, word)
+        unite(value, centres.shape[2], geometry, query)
+        density = log_sums(query, LANES, word, white, words, entry, steps)
+        for i in range(entry.size):
+            log_prior[first + i] = (density[i] + constant) / temperature
+
+
+FEW = 32
 
 
 MANY = 96

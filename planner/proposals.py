@@ -13,7 +13,7 @@ import numpy as np
 from ..interfaces import ActionSpec, ForethoughtError, Latent
 from .chunk_space import ChunkSpace
 from .density import log_density
-from .drawing import describe
+from .lanes import LANES, describe
 from .noise import normals, stream_keys, uniforms
 from .one_by_one import Drawer, Kernels, NodeKernels, remembered
 from .sources import KernelSource, PolicyKernels, varies_with
@@ -299,7 +299,7 @@ class KernelProposals:
             )
         kernels = [self._kernels_of(source, context) for source in self.sources]
         drawn = self._drawers[horizon](context.seeds, context.nodes, places, kernels)
-        return Drawn(drawn[0], (drawn[1] + 1).astype(np.int8), drawn[2])
+        return Drawn(drawn[0], drawn[1] + np.int8(1), drawn[2])
 
     def _kernels_of(self, source: KernelSource, context: Context) -> tuple[Kernels, np.ndarray]:
         """The kernels of a source, and the entry of each of the context's nodes among them."""
@@ -333,14 +333,13 @@ class KernelProposals:
         self, space: ChunkSpace, kernels: Sequence[tuple[Kernels, np.ndarray]], chunks: np.ndarray
     ) -> np.ndarray:
         rows, count = chunks.shape[:2]
-        white, signs = describe(np.ascontiguousarray(chunks).reshape(-1, *chunks.shape[2:]), space.geometry)
+        white, words = describe(np.ascontiguousarray(chunks).reshape(-1, *chunks.shape[2:]), space.geometry)
         whole = sum(source.share for source in self.sources)
         total = np.full(rows * count, -np.inf)
         for source, (of, entry) in zip(self.sources, kernels):
             places = np.repeat(entry, count)
-            part = log_density(
-                white, signs, of.white, of.signs, places, source.bandwidths, self.flip_probability
-            )
+            how = space.horizon, places, source.bandwidths, self.flip_probability
+            part = log_density(white, LANES, words, of.white, of.words, *how)
             total = np.logaddexp(total, part + math.log(source.share / whole))
         return (total + space.log_det).reshape(rows, count)
 

@@ -14,7 +14,7 @@ from ...interfaces import Latent, Prediction
 from ...planner import Budget, ChunkSpace, PolicySamples, TreeSearch
 from ...planner.budget import Clock
 from ...planner.density import log_density
-from ...planner.drawing import describe
+from ...planner.lanes import LANES, describe
 from ...planner.one_by_one import Kernels
 from .problem import ARM, CLOCKS, NumpyValue, NumpyWorld, Sizes, question
 
@@ -91,14 +91,15 @@ def density_microseconds(
 
     centres, candidates = chunks(kernels), chunks(queries)
     known, entries = Kernels(space, centres[None]), np.zeros(queries, np.int64)
-    asked = describe(candidates, space.geometry)
+    seen = describe(candidates, space.geometry)
+    under = known.white, known.words, sizes.horizon, entries, (0.08,), 0.1
 
     def summed() -> object:
-        return log_density(*asked, known.white, known.signs, entries, (0.08,), 0.1)
+        return log_density(seen[0], LANES, seen[1], *under)
 
     def whole() -> object:
-        seen = describe(candidates, space.geometry)
-        return log_density(*seen, known.white, known.signs, entries, (0.08,), 0.1)
+        white, words = describe(candidates, space.geometry)
+        return log_density(white, LANES, words, *under)
 
     found = {"kernels": float(kernels), "queries": float(queries)}
     for name, ask in (("density", summed), ("with_whitening", whole)):

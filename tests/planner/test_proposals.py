@@ -112,6 +112,14 @@ def test_a_gripper_that_neither_agrees_nor_opposes_has_no_density():
     assert np.isneginf(found[2])
 
 
+def packed(signs):
+    """A bit a step of ±1 ``[..., H]``, ``uint64 [..., ⌈H/64⌉]``."""
+    words = np.zeros((*signs.shape[:-1], -(-signs.shape[-1] // 64)), np.uint64)
+    for t in range(signs.shape[-1]):
+        words[..., t // 64] |= (signs[..., t] > 0.0).astype(np.uint64) << np.uint64(t % 64)
+    return words
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     rows=st.integers(1, 3),
@@ -120,7 +128,7 @@ def test_a_gripper_that_neither_agrees_nor_opposes_has_no_density():
     constant=st.booleans(),
     dimension=st.integers(1, 20),
     grippers=st.integers(0, 2),
-    horizon=st.integers(1, 3),
+    horizon=st.sampled_from([1, 2, 3, 64, 70, 130]),
     flip=st.sampled_from([0.0, 0.1, 0.5]),
     seed=st.integers(0, 1000),
     scale=st.sampled_from([0.0, 0.1, 1.0, 30.0]),
@@ -144,10 +152,12 @@ def test_the_density_is_the_formula_summed_in_full(
     expected = logsumexp(normal + gripper[..., None], axis=(2, 3)) - np.log(2 * kernels)
     entries = np.zeros(rows * queries, np.int64) if constant else np.repeat(np.arange(rows), queries)
     found = log_density(
-        q.reshape(-1, dimension),
-        signs_q.reshape(rows * queries, grippers, horizon),
+        q.reshape(-1),
+        1,
+        packed(signs_q.reshape(rows * queries, grippers, horizon)),
         np.ascontiguousarray(c.swapaxes(1, 2)),
-        np.ascontiguousarray(np.moveaxis(signs_c, 1, -1)),
+        np.ascontiguousarray(np.moveaxis(packed(signs_c), 1, -1)),
+        horizon,
         entries,
         tuple(widths),
         flip,

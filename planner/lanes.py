@@ -1,0 +1,216 @@
+"""What ``ChunkSpace`` does to chunks, compiled. Eight chunks lie side by side: number ``d`` of chunk
+``8·b + l`` at ``8·(D·b + d) + l``, D being the continuous numbers of a chunk. So each step is the same for
+eight neighbours and compiles to vector instructions, whatever the horizon and the size of the action.
+
+No fast-math: the same seed gives the same chunk as the array formulas, which the tests keep. ``geometry`` is
+``ChunkSpace.geometry``. Every function goes through many chunks, because a call with all these arrays costs
+as much as a chunk; and indices are sums and products of counters, from which the compiler sees that none is
+negative.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+LANES = 8
+_ONE = np.uint64(1)
+
+
+@njit(cache=True)
+def room(chunks: int, horizon: int, geometry: Any) -> int:
+    """Numbers that so many chunks take side by side, empty lanes included."""
+    return (chunks + LANES - 1) // LANES * LANES * horizon * geometry[0].size
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def whiten(chunks: np.ndarray, geometry: Any) -> np.ndarray:
+    """``ChunkSpace.whiten`` of ``[L, H, A]``: ``float64 [L, H·C]``."""
+    count, dimension = len(chunks), chunks.shape[1] * geometry[0].size
+    value, white = whitened(chunks, geometry), np.empty((count, dimension))
+    for i in range(count):
+        for d in range(dimension):
+            white[i, d] = value[(i // LANES * dimension + d) * LANES + i % LANES]
+    return white
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def signs(chunks: np.ndarray, geometry: Any) -> np.ndarray:
+    """``ChunkSpace.signs`` of ``[L, H, A]``: ``float64 [L, G, H]``."""
+    gripper, middle = geometry[1:3]
+    out = np.empty((len(chunks), gripper.size, chunks.shape[1]))
+    for i in range(len(chunks)):
+        for g in range(gripper.size):
+            for t in range(chunks.shape[1]):
+                out[i, g, t] = 1.0 if chunks[i, t, gripper[g]] > middle[gripper[g]] else -1.0
+    return out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def perturb(centres: np.ndarray, white: np.ndarray, flip: np.ndarray, geometry: Any) -> np.ndarray:
+    """``ChunkSpace.perturb`` of centres ``[L, H, A]`` by white noise ``[L, H·C]`` and flips ``bool [L,
+    G]``."""
+    count, horizon = centres.shape[:2]
+    numbers, dimension = room(count, horizon, geometry), white.shape[1]
+    noise, centre = np.zeros(numbers), np.zeros(numbers, centres.dtype)
+    value, out = np.empty(numbers, np.float32), np.empty(centres.shape, np.float32)
+    for i in range(count):
+        for d in range(dimension):
+            noise[(i // LANES * dimension + d) * LANES + i % LANES] = white[i, d]
+    every = np.arange(count)
+    read(centres, every, geometry, centre)
+    deviate(noise, centre, horizon, geometry, value)
+    write(value, geometry, every, out)
+    command(centres, every, flip, geometry, every, out)
+    return out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def describe(chunks: np.ndarray, geometry: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Of ``[L, H, A]`` the whitened numbers, side by side, and what the binary grippers do, a bit a step,
+    ``uint64 [L, G, ⌈H/64⌉]``."""
+    words = np.empty((len(chunks), geometry[1].size, (chunks.shape[1] + 63) // 64), np.uint64)
+    pattern(chunks, geometry, words)
+    return whitened(chunks, geometry), words
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def describe_centres(centres: np.ndarray, geometry: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The same of ``[R, n, H, A]``, centres running fastest: ``float64 [R, H·C, n]`` and ``uint64 [R, G,
+    ⌈H/64⌉, n]``."""
+    rows, count, horizon, _ = centres.shape
+    dimension, grippers, length = horizon * geometry[0].size, geometry[1].size, (horizon + 63) // 64
+    white = np.empty((rows, dimension, count))
+    words = np.empty((rows, grippers, length, count), np.uint64)
+    for row in range(rows):
+        value, known = describe(centres[row], geometry)
+        for d in range(dimension):
+            for j in range(count):
+                white[row, d, j] = value[(j // LANES * dimension + d) * LANES + j % LANES]
+        for g in range(grippers):
+            for w in range(length):
+                for j in range(count):
+                    words[row, g, w, j] = known[j, g, w]
+    return white, words
+
+
+@njit(cache=True, error_model="numpy")
+def whitened(chunks: np.ndarray, geometry: Any) -> np.ndarray:
+    """Whitened numbers of ``[L, H, A]``, side by side, ``float64``."""
+    numbers = room(len(chunks), chunks.shape[1], geometry)
+    value, out = np.zeros(numbers, chunks.dtype), np.empty(numbers)
+    read(chunks, np.arange(len(chunks)), geometry, value)
+    unite(value, chunks.shape[1], geometry, out)
+    return out
+
+
+@njit(cache=True, error_model="numpy")
+def read(chunks: np.ndarray, which: np.ndarray, geometry: Any, out: np.ndarray) -> None:
+    """The continuous numbers of chunks ``which`` of ``[L, H, A]``, side by side."""
+    continuous = geometry[0]
+    size, horizon = continuous.size, chunks.shape[1]
+    for i in range(which.size):
+        chunk, first = chunks[which[i]], i // LANES * size * horizon * LANES + i % LANES
+        for t in range(horizon):
+            for c in range(size):
+                out[first + (t * size + c) * LANES] = chunk[t, continuous[c]]
+
+
+@njit(cache=True, error_model="numpy")
+def write(value: np.ndarray, geometry: Any, which: np.ndarray, out: np.ndarray) -> None:
+    """The continuous numbers into chunks ``which`` of ``[L, H, A]``."""
+    continuous = geometry[0]
+    size, horizon = continuous.size, out.shape[1]
+    for i in range(which.size):
+        chunk, first = out[which[i]], i // LANES * size * horizon * LANES + i % LANES
+        for t in range(horizon):
+            for c in range(size):
+                chunk[t, continuous[c]] = value[first + (t * size + c) * LANES]
+
+
+@njit(cache=True, error_model="numpy")
+def deviate(noise: np.ndarray, centre: np.ndarray, horizon: int, geometry: Any, out: np.ndarray) -> None:
+    """White noise around centres, inside the bounds, into ``out``, ``float32``."""
+    own, common = geometry[4:6]
+    scale, _, _, low, high = geometry[8]
+    wide = scale.size
+    mean = np.empty(wide)
+    for block in range(out.size // max(wide * horizon, 1)):
+        for k in range(wide):
+            mean[k] = 0.0
+        for t in range(horizon):
+            for k in range(wide):
+                mean[k] += noise[(block * horizon + t) * wide + k]
+        for k in range(wide):
+            mean[k] /= horizon
+        for t in range(horizon):
+            for k in range(wide):
+                i = (block * horizon + t) * wide + k
+                number = centre[i] + ((noise[i] - mean[k]) * own + mean[k] * common) * scale[k]
+                number = low[k] if number < low[k] else number  # what is not a number stays none
+                out[i] = np.float32(high[k] if number > high[k] else number)
+
+
+@njit(cache=True, error_model="numpy")
+def unite(value: np.ndarray, horizon: int, geometry: Any, out: np.ndarray) -> None:
+    """Numbers in environment units, whitened."""
+    own, common = 1.0 / geometry[4], 1.0 / geometry[5]
+    _, inverse, middle, _, _ = geometry[8]
+    wide = middle.size
+    mean = np.empty(wide)
+    for block in range(out.size // max(wide * horizon, 1)):
+        for k in range(wide):
+            mean[k] = 0.0
+        for t in range(horizon):
+            for k in range(wide):
+                i = (block * horizon + t) * wide + k
+                out[i] = (np.float64(value[i]) - middle[k]) * inverse[k]
+                mean[k] += out[i]
+        for k in range(wide):
+            mean[k] /= horizon
+        for t in range(horizon):
+            for k in range(wide):
+                i = (block * horizon + t) * wide + k
+                out[i] = (out[i] - mean[k]) * own + mean[k] * common
+
+
+@njit(cache=True, error_model="numpy")
+def command(
+    centres: np.ndarray,
+    which: np.ndarray,
+    flip: np.ndarray,
+    geometry: Any,
+    where: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """What chunks ``which`` of ``[L, H, A]`` command the binary grippers, or the inverse where ``flip``
+    ``bool [M, G]``, into chunks ``where`` of ``out``: the bound that is nearer."""
+    gripper, middle = geometry[1:3]
+    for g in range(gripper.size):
+        a = gripper[g]
+        low, high = geometry[6][a], geometry[7][a]
+        half, twice = np.float32(0.5) * (low + high), 2.0 * middle[a]
+        for i in range(which.size):
+            flipped = flip[i, g]
+            for t in range(out.shape[1]):
+                number = np.float64(centres[which[i], t, a])
+                number = twice - number if flipped else number
+                out[where[i], t, a] = high if np.float32(number) > half else low
+
+
+@njit(cache=True, error_model="numpy")
+def pattern(chunks: np.ndarray, geometry: Any, out: np.ndarray) -> None:
+    """Whether each binary gripper of ``[L, H, A]`` is beyond the middle, a bit a step, into ``uint64 [L, G,
+    ⌈H/64⌉]``."""
+    gripper, middle = geometry[1:3]
+    for g in range(gripper.size):
+        a = gripper[g]
+        for i in range(len(chunks)):
+            for w in range(out.shape[2]):
+                word = np.uint64(0)
+                for t in range(w * 64, min(w * 64 + 64, chunks.shape[1])):
+                    if chunks[i, t, a] > middle[a]:
+                        word |= _ONE << np.uint64(t % 64)
+                out[i, g, w] = word
