@@ -25,13 +25,17 @@ def _mix(state: Any) -> Any:
     return state ^ (state >> _31)
 
 
+@njit(cache=True, inline="always")
+def _key(seed: Any, stream: Any) -> Any:
+    return _mix(_mix(np.uint64(seed) + _STEP) + (np.uint64(stream) + _ONE) * _STEP)
+
+
 @njit(cache=True, error_model="numpy")
 def stream_keys(seeds: np.ndarray, streams: np.ndarray) -> np.ndarray:
     """Keys ``uint64 [M]`` of ``int64 [M]`` seeds and streams ``int64 [M]`` or ``[1]``."""
     out = np.empty(seeds.size, np.uint64)
     for i in range(seeds.size):
-        stream = np.uint64(streams[i if streams.size > 1 else 0])
-        out[i] = _mix(_mix(np.uint64(seeds[i]) + _STEP) + (stream + _ONE) * _STEP)
+        out[i] = _key(seeds[i], streams[i if streams.size > 1 else 0])
     return out
 
 
@@ -121,6 +125,53 @@ def draw_around(
     write(value, geometry, wanted, out)
     command(every, which, flip, geometry, wanted, out)
     return value
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def draw_evenly(
+    seeds: np.ndarray,
+    streams: np.ndarray,
+    slots: tuple[int, int],
+    centres: np.ndarray,
+    rows: np.ndarray,
+    bandwidths: np.ndarray,
+    flip_probability: float,
+    geometry: Any,
+    out: np.ndarray,
+) -> None:
+    """Chunks into ``slots`` (first and number) of ``out [M, K, H, A]``, from the numbers of one stream a
+    node, ``int64 [M]``, around kernels of its row of centres ``[R, n, H, A]``. Of (bandwidth, centre), the
+    centre running fastest, ranks are evenly spaced with one common offset: every kernel is equally likely,
+    few are taken twice."""
+    first, number = slots
+    kernels, horizon, actions = centres.shape[1:]
+    size, grippers = geometry[0].size, geometry[1].size
+    numbers, dimension = room(number, horizon, geometry), horizon * size
+    pairs, spacing = (number * dimension + 1) // 2, kernels * bandwidths.size / max(number, 1)
+    cosine, sine, scratch = np.empty(pairs), np.empty(pairs), np.empty(pairs)
+    every, which, where = centres.reshape(-1, horizon, actions), np.empty(number, np.int64), np.arange(number)
+    width, flip = np.empty(number), np.empty((number, grippers), np.bool_)
+    noise, centre = np.zeros(numbers), np.zeros(numbers, np.float32)
+    value = np.empty(numbers, np.float32)
+    for m in range(seeds.size):
+        key = _key(seeds[m], streams[m])
+        chance = _key(key, 0)
+        for i in range(number):
+            rank = min(np.int64((i + _uniform(chance, 0)) * spacing), kernels * bandwidths.size - 1)
+            which[i], width[i] = rows[m] * kernels + rank % kernels, bandwidths[rank // kernels]
+            for g in range(grippers):
+                flip[i, g] = _uniform(chance, 1 + i * grippers + g) < flip_probability
+        normal(_key(key, 1), cosine, sine, scratch)
+        for i in range(number):
+            for d in range(dimension):
+                n = i * dimension + d
+                white = cosine[n] if n < pairs else sine[n - pairs]
+                noise[(i // LANES * dimension + d) * LANES + i % LANES] = white * width[i]
+        read(every, which, geometry, centre)
+        deviate(noise, centre, horizon, geometry, value)
+        chunks = out[m, first : first + number]
+        write(value, geometry, where, chunks)
+        command(every, which, flip, geometry, where, chunks)
 
 
 @njit(cache=True, error_model="numpy")

@@ -129,9 +129,7 @@ class Walk:
         """Claims ``int64 [L, 2]`` and drawn ``int64 [D, 3]``; see ``TreeSearch.simulate``."""
         self._wave += 1
         if self._wave == 1 and self._root[0] == HALVING:  # the root's candidates stay what they are
-            prior = tree.prior[:, 1 : 1 + int(tree.child_count[0, 0])]
-            noise = self._root[3] if self._root[3].size else 0.0
-            self._root = (*self._root[:3], np.log(np.maximum(prior, 1e-30)) + noise)
+            self._root = (*self._root[:3], _root_logits(tree.nodes, self._root[3]))
 
         claims, drawn, room = self._go(tree, width)
         if room:
@@ -154,6 +152,19 @@ class Walk:
 
 MANY = 4
 """Trees from which a second thread is worth being woken."""
+
+
+@njit(cache=True, error_model="numpy")
+def _root_logits(nodes: Any, noise: np.ndarray) -> np.ndarray:
+    """Logarithms of the priors of the root's candidates plus noise ``[B, K]``, ``[1, 1]`` or none ``[1, 0]``,
+    ``float64 [B, K]``."""
+    logits = np.empty((len(nodes), np.int64(nodes[0, 0].child_count)))
+    for row in range(len(nodes)):
+        for k in range(logits.shape[1]):
+            logits[row, k] = math.log(max(nodes[row, 1 + k].prior, 1e-30))
+            if noise.size:
+                logits[row, k] += noise[min(row, len(noise) - 1), min(k, noise.shape[1] - 1)]
+    return logits
 
 
 @njit(cache=True, error_model="numpy")

@@ -1,5 +1,5 @@
-"""Candidates drawn one at a time: what a tree needs that widens. A node's kernels are found once and kept for
-the decision."""
+"""Candidates drawn from a mixture of kernels: one at a time, which a tree needs that widens, and many at once.
+A node's kernels are found once and kept for the decision."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numba import njit
 
 from .chunk_space import ChunkSpace
 from .density import ladder, log_normaliser, log_sums
-from .drawing import draw_around, pick
+from .drawing import draw_around, draw_evenly, pick
 from .lanes import LANES, describe, describe_centres, pattern, unite
 from .parallel import split
 
@@ -120,29 +120,55 @@ class Drawer:
         """Chunks ``float32 [M, H, A]``, sources (from 0) ``int8 [M]`` and log-densities by temperature
         ``float64 [M]`` of candidates ``places`` of ``nodes`` under ``seeds``, all ``int64 [M]``, from the
         kernels of each source and the entry of each node among them."""
-        chunks = np.empty((places.size, *kernels[0][0].centres.shape[2:]), np.float32)
-        log_prior, origin = np.empty(places.size), np.zeros(places.size, np.int8)
+        count = places.size
+        chunks = np.empty((count, *kernels[0][0].centres.shape[2:]), np.float32)
+        log_prior = np.empty(count)
         if len(kernels) == 1:
+            origin = np.zeros(count, np.int8)
             of, entry = kernels[0]
-            constant, what = self._constant(0, of), (seeds, nodes, places, self._cumulative, entry)
+            what = seeds, nodes, places, self._cumulative, entry, of.centres, of.white, of.words
             how = self._widths[0], self._flip, self._space.geometry, self._ladders[0]
-            out = constant, self._temperature, chunks, log_prior
+            out = self._constant(0, of), self._temperature, chunks, log_prior
+            if count < 2 * MANY:
+                _draw_and_weigh(0, count, *what, *how, *out)
+            else:
+                split(lambda start, stop: _draw_and_weigh(start, stop, *what, *how, *out), count, MANY)
+            return chunks, origin, log_prior
+        origin, where, keys = pick(seeds, nodes, places, self._cumulative)
 
-            def part(start: int, stop: int) -> None:
-                _draw_and_weigh(start, stop, *what, of.centres, of.white, of.words, *how, *out)
+        def part(start: int, stop: int) -> None:
+            drawn = origin[start:stop], where, keys, chunks
+            log_prior[start:stop] = self._part(*drawn, kernels, start, stop)
 
-        else:
-            origin, where, keys = pick(seeds, nodes, places, self._cumulative)
-
-            def part(start: int, stop: int) -> None:
-                drawn = origin[start:stop], where, keys, chunks
-                log_prior[start:stop] = self._part(*drawn, kernels, start, stop)
-
-        if places.size < 2 * MANY:
-            part(0, places.size)
-        else:
-            split(part, places.size, MANY)
+        split(part, count, MANY)
         return chunks, origin, log_prior
+
+    def evenly(
+        self,
+        index: int,
+        kernels: tuple[Kernels, np.ndarray],
+        seeds: np.ndarray,
+        nodes: np.ndarray,
+        slots: tuple[int, int],
+        out: np.ndarray,
+    ) -> None:
+        """Chunks of one source, many at a time, into ``slots`` (first and number) of ``out [M, K, H, A]``,
+        for ``nodes`` under ``seeds``, ``int64 [M]``: see ``draw_evenly``."""
+        of, entry = kernels
+        how = self._widths[index], self._flip, self._space.geometry, out
+        draw_evenly(seeds, nodes * 8 + index, slots, of.centres, entry, *how)
+
+    def log_density(self, chunks: np.ndarray, kernels: Sequence[tuple[Kernels, np.ndarray]]) -> np.ndarray:
+        """Log-density ``float64 [M]`` of chunks ``[M, H, A]`` under the mixture, given the kernels of each
+        source and the entry of each chunk among them."""
+        white, words = describe(chunks, self._space.geometry)
+        total = None
+        for index, (of, entry) in enumerate(kernels):
+            density = log_sums(white, LANES, words, of.white, of.words, entry, self._ladders[index])
+            density += self._constant(index, of)
+            total = density if total is None else np.logaddexp(total, density)
+        assert total is not None
+        return total
 
     def _constant(self, index: int, of: Kernels) -> float:
         """What ``log_sums`` lacks of the log-density of a source's share of the mixture."""
@@ -161,20 +187,13 @@ class Drawer:
     ) -> np.ndarray:
         """Draws the candidates from ``start`` to ``stop``, of these origins, into ``chunks``; their
         log-densities by temperature."""
-        geometry, total = self._space.geometry, None
+        geometry = self._space.geometry
         for index, (of, entry) in enumerate(kernels):
             wanted = start + np.flatnonzero(origin == index)
             widths = self._widths[index]
             draw_around(wanted, where, keys, of.centres, entry, widths, self._flip, geometry, chunks)
-        white, words = describe(chunks[start:stop], geometry)
-        for index, (of, entry) in enumerate(kernels):
-            steps = self._ladders[index]
-            density = log_sums(white, LANES, words, of.white, of.words, entry[start:stop], steps)
-            density += self._constant(index, of)
-            total = density if total is None else np.logaddexp(total, density)
-        assert total is not None
-        total /= self._temperature
-        return total
+        here = [(of, entry[start:stop]) for of, entry in kernels]
+        return self.log_density(chunks[start:stop], here) / self._temperature
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

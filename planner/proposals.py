@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from numba import njit
 
 from ..interfaces import ActionSpec, ForethoughtError, Latent
 from .chunk_space import ChunkSpace
-from .density import log_density
-from .lanes import LANES, describe
-from .noise import normals, stream_keys, uniforms
+from .noise import stream_keys, uniforms
 from .one_by_one import Drawer, Kernels, NodeKernels, remembered
 from .sources import KernelSource, PolicyKernels, varies_with
 
@@ -261,33 +260,38 @@ class KernelProposals:
         return self._spaces[horizon]
 
     def propose(self, context: Context, count: int, *, keep_policy: bool) -> Proposed:
-        rows, _, horizon, size = context.samples.shape
-        space = self.space(horizon)
+        rows, (horizon, size) = context.rows.size, context.policy.shape[2:]
+        drawer = self._drawer(horizon)
         kernels = [self._kernels_of(source, context) for source in self.sources]
         chunks = np.empty((rows, count, horizon, size), np.float32)
         labels = np.zeros((rows, count), np.int8)
         filled = 0
         if keep_policy:
-            chunks[:, 0] = self.spec.clip(context.samples[:, 0])
+            chunks[:, 0] = self.spec.clip(context.policy[context.rows, 0])
             filled = 1
         for index, number in enumerate(self._counts(count, keep_policy)):
-            keys = stream_keys(context.seeds, context.nodes * 8 + index)
-            drawn = self._draw(space, self.sources[index], *kernels[index], keys, number)
-            chunks[:, filled : filled + number] = drawn
-            labels[:, filled : filled + number] = index + 1
-            filled += number
+            if number:
+                slots = filled, number
+                drawer.evenly(index, kernels[index], context.seeds, context.nodes, slots, chunks)
+                labels[:, filled : filled + number] = index + 1
+                filled += number
         if not keep_policy:  # a prefix of the candidates must be a fair sample: the tree widens in this order
             order = np.argsort(uniforms(stream_keys(context.seeds, context.nodes * 8 + 7), count), axis=1)
             take = np.arange(rows)[:, None], order
             chunks, labels = chunks[take], labels[take]
-        density = self._log_density(space, kernels, chunks)
-        return Proposed(
-            chunks, labels, prior_from_density(density, self.temperature or space.dimension or 1), density
-        )
+        density = self._log_density(drawer, kernels, chunks)
+        temperature = self.temperature or self.space(horizon).dimension or 1
+        return Proposed(chunks, labels, prior_from_density(density, temperature), density)
 
     def draw(self, context: Context, places: np.ndarray) -> Drawn:
         """One more candidate of each node; ``log_prior`` is the log-density divided by the temperature."""
-        horizon = context.policy.shape[2]
+        drawer = self._drawer(context.policy.shape[2])
+        kernels = [self._kernels_of(source, context) for source in self.sources]
+        drawn = drawer(context.seeds, context.nodes, places, kernels)
+        return Drawn(drawn[0], drawn[1] + np.int8(1), drawn[2])
+
+    def _drawer(self, horizon: int) -> Drawer:
+        """What draws chunks of this length."""
         if horizon not in self._drawers:
             space, sources = self.space(horizon), self.sources
             self._drawers[horizon] = Drawer(
@@ -297,9 +301,7 @@ class KernelProposals:
                 self.flip_probability,
                 self.temperature or space.dimension or 1,
             )
-        kernels = [self._kernels_of(source, context) for source in self.sources]
-        drawn = self._drawers[horizon](context.seeds, context.nodes, places, kernels)
-        return Drawn(drawn[0], drawn[1] + np.int8(1), drawn[2])
+        return self._drawers[horizon]
 
     def _kernels_of(self, source: KernelSource, context: Context) -> tuple[Kernels, np.ndarray]:
         """The kernels of a source, and the entry of each of the context's nodes among them."""
@@ -327,21 +329,17 @@ class KernelProposals:
         """Log-density ``float64 [M, K]`` of chunks ``[M, K, H, A]`` under the mixture (before clipping), per
         unit of normalised volume of the continuous indices and per pattern of the binary grippers."""
         kernels = [self._kernels_of(source, context) for source in self.sources]
-        return self._log_density(self.space(chunks.shape[-2]), kernels, chunks)
+        return self._log_density(self._drawer(chunks.shape[-2]), kernels, chunks)
 
+    @staticmethod
     def _log_density(
-        self, space: ChunkSpace, kernels: Sequence[tuple[Kernels, np.ndarray]], chunks: np.ndarray
+        drawer: Drawer, kernels: Sequence[tuple[Kernels, np.ndarray]], chunks: np.ndarray
     ) -> np.ndarray:
         rows, count = chunks.shape[:2]
-        white, words = describe(np.ascontiguousarray(chunks).reshape(-1, *chunks.shape[2:]), space.geometry)
-        whole = sum(source.share for source in self.sources)
-        total = np.full(rows * count, -np.inf)
-        for source, (of, entry) in zip(self.sources, kernels):
-            places = np.repeat(entry, count)
-            how = space.horizon, places, source.bandwidths, self.flip_probability
-            part = log_density(white, LANES, words, of.white, of.words, *how)
-            total = np.logaddexp(total, part + math.log(source.share / whole))
-        return (total + space.log_det).reshape(rows, count)
+        flat = np.ascontiguousarray(chunks).reshape(-1, *chunks.shape[2:])
+        return drawer.log_density(flat, [(of, entry.repeat(count)) for of, entry in kernels]).reshape(
+            rows, count
+        )
 
     def _centres(self, source: KernelSource, context: Context) -> np.ndarray:
         rows, _, horizon, size = context.samples.shape
@@ -373,27 +371,6 @@ class KernelProposals:
         if keep_policy:
             counts[0 if counts[0] else int(np.argmax(counts))] -= 1
         return counts.tolist()
-
-    def _draw(
-        self,
-        space: ChunkSpace,
-        source: KernelSource,
-        of: Kernels,
-        entry: np.ndarray,
-        keys: np.ndarray,
-        number: int,
-    ) -> np.ndarray:
-        """Chunks ``[M, number, H, A]`` from one source."""
-        rows, kernels, grippers = keys.size, of.centres.shape[1], space.gripper.size
-        uniform = uniforms(stream_keys(keys.view(np.int64), 0), 1 + number * grippers)
-        # Systematic: evenly spaced ranks, one common offset; of (bandwidth, centre) the centre runs fastest.
-        rank = (np.arange(number) + uniform[:, :1]) * (kernels * len(source.bandwidths) / max(number, 1))
-        rank = np.minimum(rank.astype(np.intp), kernels * len(source.bandwidths) - 1)
-        width = np.asarray(source.bandwidths, np.float64)[rank // kernels]
-        white = normals(stream_keys(keys.view(np.int64), 1), number * space.dimension)
-        white = white.reshape(rows, number, space.dimension) * width[..., None]
-        flip = uniform[:, 1:].reshape(rows, number, grippers) < self.flip_probability
-        return space.perturb(of.centres[entry[:, None], rank % kernels], white, flip)
 
 
 @dataclass(frozen=True, eq=False)
@@ -432,8 +409,22 @@ class PolicySamples:
 
 def prior_from_density(density: np.ndarray, temperature: float) -> np.ndarray:
     """``softmax(density / temperature)`` over the last axis; uniform where no candidate has any density."""
-    scaled = density / temperature
-    largest = scaled.max(axis=-1, keepdims=True)
-    hopeless = ~np.isfinite(largest)
-    weight = np.where(hopeless, 1.0, np.exp(scaled - np.where(hopeless, 0.0, largest)))
-    return weight / weight.sum(axis=-1, keepdims=True)
+    flat = np.ascontiguousarray(density, np.float64).reshape(-1, density.shape[-1])
+    return _softmax(flat, float(temperature)).reshape(density.shape)
+
+
+@njit(cache=True, error_model="numpy")
+def _softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """Of ``[M, K]`` divided by the temperature, over K."""
+    out = np.empty(logits.shape)
+    for i in range(len(logits)):
+        largest, total = -np.inf, 0.0
+        for k in range(logits.shape[1]):
+            out[i, k] = logits[i, k] / temperature
+            largest = max(largest, out[i, k])
+        for k in range(logits.shape[1]):
+            out[i, k] = math.exp(out[i, k] - largest) if math.isfinite(largest) else 1.0
+            total += out[i, k]
+        for k in range(logits.shape[1]):
+            out[i, k] /= total
+    return out

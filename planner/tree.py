@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numba import njit
 
 from ..interfaces import Latent
 
@@ -235,12 +236,27 @@ class LatentPool:
 
 def finite_rows(latents: Latent) -> np.ndarray:
     """Which latents ``[M, ...]`` hold only finite numbers, ``bool [M]``. Objects are taken to be finite."""
+    if not isinstance(latents, np.ndarray) and latents.device.type == "cpu" and latents.dtype.itemsize >= 4:
+        latents = latents.detach().numpy()  # the same memory
     if isinstance(latents, np.ndarray):
+        if latents.dtype in (np.float32, np.float64) and latents.flags.c_contiguous:
+            return _finite_rows(latents.reshape(len(latents), -1))
         if latents.dtype == object:
-            return np.ones(len(latents), bool)
-        if math.isfinite(float(latents.sum())):  # what is not finite spreads to the sum
             return np.ones(len(latents), bool)
         return np.asarray(np.isfinite(latents.reshape(len(latents), -1)).all(axis=1))
     if math.isfinite(float(latents.detach().sum())):
         return np.ones(len(latents), bool)
     return latents.isfinite().reshape(len(latents), -1).all(dim=1).cpu().numpy()
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "nsz"})
+def _finite_rows(latents: np.ndarray) -> np.ndarray:
+    """Which of ``[M, D]`` hold only finite numbers, ``bool [M]``: times zero all else is not a number, and
+    spreads to the sum."""
+    finite = np.empty(len(latents), np.bool_)
+    for i in range(len(latents)):
+        total = latents[i, 0] * 0 if latents.shape[1] else latents.dtype.type(0)
+        for j in range(latents.shape[1]):
+            total += latents[i, j] * 0
+        finite[i] = total == 0
+    return finite
