@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,23 +87,19 @@ class DecisionRule:
 
     def __call__(self, root: RootStatistics, spec: ActionSpec) -> Choice:
         """Decide for every row. A row whose policy chunk has no finite value falls back to it."""
-        ranked, slot, gain, fallback = _rank(
+        (ranked, slot, gain, fallback), value, policy_value = _rank(
             np.ascontiguousarray(root.value, np.float64),
             np.ascontiguousarray(root.spread, np.float64),
             np.ascontiguousarray(root.visits, np.int32),
             np.ascontiguousarray(root.closed, np.bool_),
             (float(self.margin), float(self.visit_fraction), float(self.confidence)),
         )
-        rows, overridden = np.arange(slot.size), slot > 0
-        chunk = root.chunks[rows, slot]
+        overridden = slot > 0
+        chunk = root.chunks[np.arange(slot.size), slot]
         if self.policy_weight and overridden.any():
             chunk[overridden] = self._inject(root, ranked, slot, spec)[overridden]
-        value = np.where(fallback, np.nan, root.value[rows, slot]).astype(np.float32)
-        policy_value = np.where(fallback, np.nan, root.value[:, 0]).astype(np.float32)
-        reason = tuple(
-            self._reason(root, row, bool(fallback[row]), int(slot[row]), float(gain[row]))
-            for row in range(rows.size)
-        )
+        told = enumerate(zip(fallback.tolist(), slot.tolist(), gain.tolist()))
+        reason = tuple([self._reason(root, row, *what) for row, what in told])
         return Choice(chunk, slot, value, policy_value, overridden, fallback, reason)
 
     def _inject(
@@ -134,14 +131,19 @@ def _rank(
     visits: np.ndarray,
     closed: np.ndarray,
     settings: tuple[float, float, float],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray, np.ndarray]:
     """What counts of each child, −inf where it does not, ``float64 [B, K]``; the slot to execute, ``int32
     [B]``; by how much the best is better than the policy's, ``float64 [B]``; and the rows ``bool [B]`` whose
-    policy chunk has no finite value."""
+    policy chunk has no finite value. The values of that slot and of the policy's, ``float32 [B]``, NaN in
+    these rows."""
     margin, visit_fraction, confidence = settings
     ranked = np.empty(value.shape)
     slot, gain = np.zeros(len(value), np.int32), np.empty(len(value))
     fallback = np.empty(len(value), np.bool_)
+    best_value, policy_value = (
+        np.full(len(value), np.float32(np.nan)),
+        np.full(len(value), np.float32(np.nan)),
+    )
     for row in range(len(value)):
         enough = max(1.0, visit_fraction * visits[row].max())
         best = 0
@@ -156,10 +158,18 @@ def _rank(
         gain[row] = ranked[row, best] - ranked[row, 0]
         if best != 0 and not fallback[row] and gain[row] > margin:
             slot[row] = best
-    return ranked, slot, gain, fallback
+        if not fallback[row]:
+            best_value[row], policy_value[row] = value[row, slot[row]], value[row, 0]
+    return (ranked, slot, gain, fallback), best_value, policy_value
 
 
-def with_candidates(choice: Choice, root: RootStatistics, prior: np.ndarray, spent: np.ndarray) -> Decision:
+def with_candidates(
+    choice: Choice,
+    root: RootStatistics,
+    prior: np.ndarray,
+    spent: np.ndarray,
+    milliseconds: Mapping[str, float] | None = None,
+) -> Decision:
     """The choice as a decision, with the candidates that it was made among.
 
     Args:
@@ -167,6 +177,7 @@ def with_candidates(choice: Choice, root: RootStatistics, prior: np.ndarray, spe
         root: What it chose from.
         prior: Of the candidates, ``[B, K]``.
         spent: Distinct evaluations, ``[B]``.
+        milliseconds: ``Decision.milliseconds``.
     """
     return Decision(
         chunk=choice.chunk,
@@ -177,6 +188,7 @@ def with_candidates(choice: Choice, root: RootStatistics, prior: np.ndarray, spe
         fallback=choice.fallback,
         reason=choice.reason,
         simulations=spent.astype(np.int32),
+        milliseconds={} if milliseconds is None else milliseconds,
         candidates=Candidates(
             chunks=root.chunks,
             source=root.source,

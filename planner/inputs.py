@@ -47,12 +47,10 @@ def checked(samples: ActionSamples, observation: Observation, seeds: np.ndarray,
     seeds = np.asarray(seeds, np.int64).reshape(-1)
     if seeds.size != batch:
         raise ForethoughtError(f"plan needs one seed per row, int64 [{batch}]; got {seeds.size} seeds.")
-    own = chunks[:, 0]
-    finite = np.ones(chunks.shape[:2], bool)
+    own, whole = chunks[:, 0], np.ones(batch, bool)
     if not math.isfinite(float(chunks.sum())):  # what is not finite spreads to the sum
         finite = np.asarray(np.isfinite(chunks).all(axis=(2, 3)))
-    whole = finite[:, 0]
-    if not np.all(finite):
+        whole = finite[:, 0]
         stand_in = np.where(whole[:, None, None], own, 0.5 * (spec.low + spec.high))
         chunks = np.where(finite[:, :, None, None], chunks, stand_in[:, None])
     given = samples.log_probability

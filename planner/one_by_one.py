@@ -1,5 +1,5 @@
-"""Candidates drawn from a mixture of kernels: one at a time, which a tree needs that widens, and many at once.
-A node's kernels are found once and kept for the decision."""
+"""Candidates drawn from a mixture of kernels: one at a time, which a tree needs that widens, and many at
+once. A node's kernels are found once and kept for the decision."""
 
 from __future__ import annotations
 

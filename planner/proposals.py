@@ -394,17 +394,29 @@ class PolicySamples:
 
     def draw(self, context: Context, places: np.ndarray) -> Drawn:
         """The policy's samples in their order."""
-        chunks = self._clipped(context)
-        if places.max(initial=0) >= chunks.shape[1]:
-            raise _too_few(int(places.max()) + 1, chunks.shape[1])
-        source = (places > 0).astype(np.int8)
+        chunks, source, last = _take(self._clipped(context), context.rows, places)
+        if last >= context.policy.shape[1]:
+            raise _too_few(last + 1, context.policy.shape[1])
         log_prior = np.zeros(places.size)
         if (weights := context.policy_weights) is not None:
             log_prior = np.log(np.maximum(weights[context.rows, places], 1e-30))
-        return Drawn(chunks[context.rows, places], source, log_prior)
+        return Drawn(chunks, source, log_prior)
 
     def _clipped(self, context: Context) -> np.ndarray:
         return remembered(context.memo, "policy_samples", lambda: self.spec.clip(context.policy))
+
+
+@njit(cache=True, error_model="numpy")
+def _take(chunks: np.ndarray, rows: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Chunks ``[M, H, A]`` of ``[B, N, H, A]``, and 0 for the first of a row, 1 for others, ``int8 [M]``; the
+    largest place, and nothing taken from places that are not there."""
+    out, source, last = np.empty((rows.size, *chunks.shape[2:]), chunks.dtype), np.ones(rows.size, np.int8), 0
+    for i in range(rows.size):
+        last = max(last, places[i])
+        source[i] = 1 if places[i] else 0
+        if places[i] < chunks.shape[1]:
+            out[i] = chunks[rows[i], places[i]]
+    return out, source, last
 
 
 def prior_from_density(density: np.ndarray, temperature: float) -> np.ndarray:

@@ -6,7 +6,7 @@ their own. The algorithm with waves of one simulation is the sequential one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -32,7 +32,7 @@ from .kernels import Walk, claim_unknown, close_roots, widths
 from .proposals import Context, Proposals, draw
 from .scoring import Scoring
 from .selection import ProgressiveWidening, Puct, SelectionRule, SequentialHalving
-from .settling import Carry, gather, judge_and_settle, scatter, settle
+from .settling import Carry, candidates, gather, judge_and_settle, scatter, settle
 from .tree import LatentPool, Tree, finite_rows
 
 
@@ -168,9 +168,10 @@ class TreeSearch:
             inherited,
             inputs.weights,
         )
-        decision = self.decide(run, inputs, alive)
-        times = {"encode": encoded, "search": clock.milliseconds - encoded}
-        return replace(decision, milliseconds=times), run
+        times: dict[str, float] = {}
+        decision = self.decide(run, inputs, alive, times)
+        times |= {"encode": encoded, "search": clock.milliseconds - encoded}
+        return decision, run
 
     def search(
         self,
@@ -229,12 +230,12 @@ class TreeSearch:
         run = Run(tree, pool, samples, instruction, seeds, nothing, nothing.copy(), names, arrays)
         run.weights = weights
         run.carry = Carry.of(self.backup, discount, self.inner_children)
-        tree.latent[:, 0] = pool.add(latent) + np.arange(batch)
+        tree.nodes["latent"][:, 0] = np.arange(batch) + pool.add(latent)
 
         clock.wave_begins()
         self._phase_one(run, children, inherited)
         clock.wave_ends()
-        close_roots(tree.nodes, np.ones(batch, bool) if alive is None else alive)
+        close_roots(tree.nodes, np.ones(batch, np.bool_) if alive is None else alive)
         yield run
 
         run.walk = Walk.of(
@@ -264,10 +265,7 @@ class TreeSearch:
         tree, rows = run.tree, np.arange(run.tree.batch)
         root = np.zeros(rows.size, np.int64)
         proposed = self.proposals.propose(self._context(run, rows, root), children, keep_policy=True)
-        nodes = tree.add_roots(proposed.chunks.shape[1])
-        tree.chunk[:, nodes] = proposed.chunks
-        tree.source[:, nodes] = proposed.source
-        tree.prior[:, nodes] = proposed.prior
+        nodes = tree.add_roots(proposed.chunks, proposed.source, proposed.prior)
         if inherited is not None:
             run.source_names = (*run.source_names, INHERITED)
             source = len(run.source_names) - 1
@@ -337,23 +335,17 @@ class TreeSearch:
             run.weights,
         )
 
-    def decide(self, run: Run, inputs: Inputs, alive: np.ndarray) -> Decision:
-        """The decision as things stand, from a run at any moment between two waves."""
+    def decide(
+        self, run: Run, inputs: Inputs, alive: np.ndarray, milliseconds: Mapping[str, float] | None = None
+    ) -> Decision:
+        """The decision as things stand, from a run at any moment between two waves; ``milliseconds`` are
+        those of the decision."""
         tree = run.tree
-        first, count = int(tree.first_child[0, 0]), int(tree.child_count[0, 0])
-        candidates = tree.nodes[:, first : first + count].copy()
-        value = candidates["value"]
-        value[~alive] = -np.inf
-        root = RootStatistics(
-            chunks=tree.chunk[:, first : first + count].copy(),
-            source=candidates["source"],
-            source_names=run.source_names,
-            value=value,
-            spread=candidates["spread"],
-            visits=candidates["visits"],
-            closed=candidates["closed"],
-        )
+        source, value, spread, visits, closed, prior = candidates(tree.nodes, alive)
+        chunks = tree.chunk[:, 1 : 1 + value.shape[1]].copy()
+        root = RootStatistics(chunks, source, run.source_names, value, spread, visits, closed)
         choice = self.decision(root, self.action_spec)
-        # A policy chunk that is not finite leaves as it came: whoever guards the robot must see it.
-        choice.chunk[~inputs.whole] = inputs.own[~inputs.whole]
-        return with_candidates(choice, root, candidates["prior"], run.spent)
+        if not inputs.whole.all():
+            # A policy chunk that is not finite leaves as it came: whoever guards the robot must see it.
+            choice.chunk[~inputs.whole] = inputs.own[~inputs.whole]
+        return with_candidates(choice, root, prior, run.spent, milliseconds)

@@ -165,6 +165,25 @@ def judge_and_settle(
 
 
 @njit(cache=True, error_model="numpy")
+def candidates(
+    nodes: Any, alive: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Of the roots' candidates ``[B, K]``: source ``int8``, value ``float64`` (−inf in rows that are not
+    ``alive``), spread ``float64``, visits ``int32``, closed ``bool``, prior ``float64``."""
+    shape = len(nodes), np.int64(nodes[0, 0].child_count)
+    source, closed = np.empty(shape, np.int8), np.empty(shape, np.bool_)
+    value, spread, prior = np.empty(shape), np.empty(shape), np.empty(shape)
+    visits = np.empty(shape, np.int32)
+    for row in range(shape[0]):
+        for k in range(shape[1]):
+            node = nodes[row, 1 + k]
+            source[row, k], closed[row, k], visits[row, k] = node.source, node.closed, node.visits
+            value[row, k] = node.value if alive[row] else -np.inf
+            spread[row, k], prior[row, k] = node.spread, node.prior
+    return source, value, spread, visits, closed, prior
+
+
+@njit(cache=True, error_model="numpy")
 def _carry(nodes: Any, claims: np.ndarray, how: tuple[int, float, float, int]) -> None:
     kind, beta, discount, inner_children = how
     for i in range(len(claims)):

@@ -137,14 +137,17 @@ class Tree:
         self.child_count[rows, nodes] = count
         return children
 
-    def add_roots(self, count: int) -> slice:
-        """Append ``count`` candidates to the root of every row of new trees. Their numbers."""
+    def add_roots(self, chunks: np.ndarray, source: np.ndarray, prior: np.ndarray) -> slice:
+        """Append candidates ``[B, K, H, A]``, their sources and their priors ``[B, K]`` to the root of every
+        row of new trees. Their numbers."""
+        count = chunks.shape[1]
         self.reserve(1 + count)
-        self.nodes[:, 1 : 1 + count] = ROOT_CHILD
-        self.nodes["first_child"][:, 0] = 1
-        self.nodes["child_count"][:, 0] = count
+        nodes, new = self.nodes, slice(1, 1 + count)
+        nodes[:, new], self.chunk[:, new] = ROOT_CHILD, chunks
+        nodes["source"][:, new], nodes["prior"][:, new] = source, prior
+        nodes["first_child"][:, 0], nodes["child_count"][:, 0] = 1, count
         self.size[:] = 1 + count
-        return slice(1, 1 + count)
+        return new
 
     def open_child(self, rows: np.ndarray, nodes: np.ndarray) -> np.ndarray:
         """Open the next reserved child of one node of each row. Which of the children it is, ``int64 [R]``.
