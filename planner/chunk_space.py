@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numba import njit
 
 from ..interfaces import ActionSpec, ForethoughtError
 from . import lanes
@@ -72,11 +73,8 @@ class ChunkSpace:
         set_field(self, "dimension", self.horizon * self.continuous.size)
         own, common = math.sqrt(1.0 - self.shared), math.sqrt(self._common)
         shape = self.continuous, self.gripper, self.middle, self.scale, own, common
-        wide = [
-            np.repeat(np.asarray(numbers, np.float64)[self.continuous], lanes.LANES)
-            for numbers in (scale, 1.0 / scale, self.middle, spec.low, spec.high)
-        ]
-        set_field(self, "geometry", (*shape, spec.low, spec.high, tuple(wide)))
+        wide = np.stack([scale, 1.0 / scale, self.middle, spec.low, spec.high])[:, self.continuous]
+        set_field(self, "geometry", (*shape, spec.low, spec.high, np.repeat(wide, lanes.LANES, axis=1)))
         over_time = -0.5 * ((self.horizon - 1) * math.log1p(-self.shared) + math.log(self._common))
         rotations = sum(1 for index in spec.rotation if index in spec.continuous)
         volume = self.continuous.size * over_time - self.horizon * rotations * math.log(self.rotation_scale)
@@ -124,3 +122,23 @@ class ChunkSpace:
 def _contiguous(chunks: np.ndarray) -> np.ndarray:
     """In C order, float32 if it was and float64 otherwise: one compiled form for each."""
     return np.ascontiguousarray(chunks, np.float32 if chunks.dtype == np.float32 else np.float64)
+
+
+def clipped(chunks: np.ndarray, spec: ActionSpec) -> np.ndarray:
+    """``spec.clip`` of chunks ``float32 [..., A]``, in one pass."""
+    gripper = np.array(spec.gripper if spec.gripper_is_binary else (), np.intp)
+    flat = np.ascontiguousarray(chunks, np.float32).reshape(-1, spec.size)
+    return _clip(flat, spec.low, spec.high, gripper).reshape(chunks.shape)
+
+
+@njit(cache=True, error_model="numpy")
+def _clip(actions: np.ndarray, low: np.ndarray, high: np.ndarray, gripper: np.ndarray) -> np.ndarray:
+    out = np.empty(actions.shape, np.float32)
+    for i in range(len(actions)):
+        for a in range(low.size):
+            number = low[a] if actions[i, a] < low[a] else actions[i, a]  # what is not a number stays none
+            out[i, a] = high[a] if number > high[a] else number
+        for g in range(gripper.size):
+            a = gripper[g]
+            out[i, a] = high[a] if out[i, a] > np.float32(0.5) * (low[a] + high[a]) else low[a]
+    return out

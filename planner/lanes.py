@@ -134,7 +134,7 @@ def write(value: np.ndarray, geometry: Any, which: np.ndarray, out: np.ndarray) 
 def deviate(noise: np.ndarray, centre: np.ndarray, horizon: int, geometry: Any, out: np.ndarray) -> None:
     """White noise around centres, inside the bounds, into ``out``, ``float32``."""
     own, common = geometry[4:6]
-    scale, _, _, low, high = geometry[8]
+    scale, low, high = geometry[8][0], geometry[8][3], geometry[8][4]
     wide = scale.size
     mean = np.empty(wide)
     for block in range(out.size // max(wide * horizon, 1)):
@@ -157,7 +157,7 @@ def deviate(noise: np.ndarray, centre: np.ndarray, horizon: int, geometry: Any, 
 def unite(value: np.ndarray, horizon: int, geometry: Any, out: np.ndarray) -> None:
     """Numbers in environment units, whitened."""
     own, common = 1.0 / geometry[4], 1.0 / geometry[5]
-    _, inverse, middle, _, _ = geometry[8]
+    inverse, middle = geometry[8][1], geometry[8][2]
     wide = middle.size
     mean = np.empty(wide)
     for block in range(out.size // max(wide * horizon, 1)):

@@ -117,14 +117,14 @@ class Drawer:
         places: np.ndarray,
         kernels: Sequence[tuple[Kernels, np.ndarray]],
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Chunks ``float32 [M, H, A]``, sources (from 0) ``int8 [M]`` and log-densities by temperature
+        """Chunks ``float32 [M, H, A]``, sources (from 1) ``int8 [M]`` and log-densities by temperature
         ``float64 [M]`` of candidates ``places`` of ``nodes`` under ``seeds``, all ``int64 [M]``, from the
         kernels of each source and the entry of each node among them."""
         count = places.size
         chunks = np.empty((count, *kernels[0][0].centres.shape[2:]), np.float32)
         log_prior = np.empty(count)
         if len(kernels) == 1:
-            origin = np.zeros(count, np.int8)
+            source = np.ones(count, np.int8)
             of, entry = kernels[0]
             what = seeds, nodes, places, self._cumulative, entry, of.centres, of.white, of.words
             how = self._widths[0], self._flip, self._space.geometry, self._ladders[0]
@@ -133,7 +133,7 @@ class Drawer:
                 _draw_and_weigh(0, count, *what, *how, *out)
             else:
                 split(lambda start, stop: _draw_and_weigh(start, stop, *what, *how, *out), count, MANY)
-            return chunks, origin, log_prior
+            return chunks, source, log_prior
         origin, where, keys = pick(seeds, nodes, places, self._cumulative)
 
         def part(start: int, stop: int) -> None:
@@ -141,7 +141,7 @@ class Drawer:
             log_prior[start:stop] = self._part(*drawn, kernels, start, stop)
 
         split(part, count, MANY)
-        return chunks, origin, log_prior
+        return chunks, origin + np.int8(1), log_prior
 
     def evenly(
         self,

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from ..interfaces import ActionSpec, ForethoughtError, Latent
-from .chunk_space import ChunkSpace
+from .chunk_space import ChunkSpace, clipped
 from .noise import stream_keys, uniforms
 from .one_by_one import Drawer, Kernels, NodeKernels, remembered
 from .sources import KernelSource, PolicyKernels, varies_with
@@ -267,7 +267,7 @@ class KernelProposals:
         labels = np.zeros((rows, count), np.int8)
         filled = 0
         if keep_policy:
-            chunks[:, 0] = self.spec.clip(context.policy[context.rows, 0])
+            chunks[:, 0] = clipped(context.policy[context.rows, 0], self.spec)
             filled = 1
         for index, number in enumerate(self._counts(count, keep_policy)):
             if number:
@@ -287,8 +287,7 @@ class KernelProposals:
         """One more candidate of each node; ``log_prior`` is the log-density divided by the temperature."""
         drawer = self._drawer(context.policy.shape[2])
         kernels = [self._kernels_of(source, context) for source in self.sources]
-        drawn = drawer(context.seeds, context.nodes, places, kernels)
-        return Drawn(drawn[0], drawn[1] + np.int8(1), drawn[2])
+        return Drawn(*drawer(context.seeds, context.nodes, places, kernels))
 
     def _drawer(self, horizon: int) -> Drawer:
         """What draws chunks of this length."""
@@ -403,7 +402,7 @@ class PolicySamples:
         return Drawn(chunks, source, log_prior)
 
     def _clipped(self, context: Context) -> np.ndarray:
-        return remembered(context.memo, "policy_samples", lambda: self.spec.clip(context.policy))
+        return remembered(context.memo, "policy_samples", lambda: clipped(context.policy, self.spec))
 
 
 @njit(cache=True, error_model="numpy")

@@ -58,8 +58,8 @@ class Scoring:
 
     def judge(self, prediction: Prediction, score: Score) -> Judgement:
         """Scores of the predicted states. Numbers that are not finite disqualify their state alone."""
-        numbers, whole = self.numbers(prediction, score)
-        value, spread, disagreement, done = numbers
+        value, spread, disagreement, done = self.numbers(prediction, score)
+        whole = finite_rows(prediction.latent)
         own, scores, certain, qualified, ended = judge(value, spread, disagreement, done, whole, self.weights)
         return Judgement(own, scores, spread, certain, disagreement, qualified, ended)
 
@@ -71,16 +71,15 @@ class Scoring:
     @staticmethod
     def numbers(
         prediction: Prediction, score: Score
-    ) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
-        """Value, spread, disagreement and done, each ``float64 [M]``, and whether the latent is finite."""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Value, spread, disagreement and done, each ``float64 [M]``."""
         count = len(prediction.latent)
-        numbers = (
+        return (
             _flat(score.value, count),
             _flat(score.spread, count),
             _flat(prediction.disagreement, count),
             _flat(prediction.done, count),
         )
-        return numbers, finite_rows(prediction.latent)
 
 
 def _flat(numbers: np.ndarray, count: int) -> np.ndarray:

@@ -33,7 +33,7 @@ from .proposals import Context, Proposals, draw
 from .scoring import Scoring
 from .selection import ProgressiveWidening, Puct, SelectionRule, SequentialHalving
 from .settling import Carry, candidates, gather, judge_and_settle, scatter, settle
-from .tree import LatentPool, Tree, finite_rows
+from .tree import LatentPool, Tree, finite_rows, on_host
 
 
 @dataclass(eq=False)
@@ -49,7 +49,7 @@ class Run:
         spent: Distinct evaluations, ``int64 [B]``.
         disqualified: Evaluations that were not finite, ``int64 [B]``.
         source_names: Names of the proposal sources.
-        arrays: ``simulate`` and ``backward`` in whole arrays.
+        root_rule: Selection at the root.
         walk: The compiled ``simulate``, or None where a rule has no compiled form.
         carry: The compiled ``backward``, or None where the backup has no compiled form.
         memo: What proposals remember of this decision.
@@ -64,7 +64,7 @@ class Run:
     spent: np.ndarray
     disqualified: np.ndarray
     source_names: tuple[str, ...]
-    arrays: ArrayForm
+    root_rule: SelectionRule
     walk: Walk | None = None
     carry: Carry | None = None
     memo: dict[str, Any] = field(default_factory=dict)
@@ -217,17 +217,7 @@ class TreeSearch:
         names = tuple(self.proposals.source_names)
         discount = self.scoring.discount ** samples.shape[2]
         root_rule = self.root_rule or SequentialHalving(int(most) if most is not None else 4 * children)
-        arrays = ArrayForm(
-            root_rule,
-            self.inner_rule,
-            self.widening,
-            self.backup,
-            self.depth,
-            self.inner_children,
-            discount,
-            seeds,
-        )
-        run = Run(tree, pool, samples, instruction, seeds, nothing, nothing.copy(), names, arrays)
+        run = Run(tree, pool, samples, instruction, seeds, nothing, nothing.copy(), names, root_rule)
         run.weights = weights
         run.carry = Carry.of(self.backup, discount, self.inner_children)
         tree.nodes["latent"][:, 0] = np.arange(batch) + pool.add(latent)
@@ -283,7 +273,7 @@ class TreeSearch:
         leaf that is claimed, and a node below which all is claimed, is blocked for the rest of the wave, so
         nothing is evaluated twice.
         """
-        walk = run.arrays.simulate if run.walk is None else run.walk
+        walk = self._array_form(run).simulate if run.walk is None else run.walk
         return walk(run.tree, width)
 
     def expand(self, run: Run, drawn: np.ndarray) -> None:
@@ -301,7 +291,8 @@ class TreeSearch:
         tree, pool = run.tree, run.pool
         parents, chunks = gather(tree.nodes, tree.chunk, claims)
         prediction = self.world_model.step(pool.take(parents), chunks)
-        first = pool.add(prediction.latent)
+        latent = on_host(prediction.latent)
+        first = pool.add(latent)
         if pool.used - first != len(claims):
             raise ForethoughtError(
                 f"The world model was asked about {len(claims)} states and predicted {pool.used - first}."
@@ -309,7 +300,7 @@ class TreeSearch:
         score = self.reward_model.score(prediction.latent, run.instructions(claims[:, 0]))
         totals = run.spent, run.disqualified
         if type(self.scoring) is Scoring:
-            numbers, whole = self.scoring.numbers(prediction, score)
+            numbers, whole = self.scoring.numbers(prediction, score), finite_rows(latent)
             weights = self.scoring.weights
             judge_and_settle(tree.nodes, totals, claims, first, numbers, whole, weights, int(self.depth))
             return
@@ -319,8 +310,14 @@ class TreeSearch:
 
     def backward(self, run: Run, claims: np.ndarray) -> None:
         """Turn the wave's virtual visits into visits and carry the new values up, deepest parents first."""
-        carry = run.arrays.backward if run.carry is None else run.carry
+        carry = self._array_form(run).backward if run.carry is None else run.carry
         carry(run.tree, claims)
+
+    def _array_form(self, run: Run) -> ArrayForm:
+        """``simulate`` and ``backward`` under rules without a compiled form."""
+        discount = self.scoring.discount ** run.samples.shape[2]
+        below = self.inner_rule, self.widening, self.backup, self.depth, self.inner_children
+        return ArrayForm(run.root_rule, *below, discount, run.seeds)
 
     @staticmethod
     def _context(run: Run, rows: np.ndarray, nodes: np.ndarray) -> Context:

@@ -206,12 +206,16 @@ class LatentPool:
 
     def __init__(self, like: Latent, slots: int) -> None:
         self._new: Callable[[int], Any]
-        if isinstance(like, np.ndarray):
-            self._new = lambda n: np.empty((n, *like.shape[1:]), like.dtype)
+        self._wrap: Callable[[Any], Any] | None = None
+        mine = on_host(like)
+        if isinstance(mine, np.ndarray):
+            self._new = lambda n: np.empty((n, *mine.shape[1:]), mine.dtype)
         else:
+            self._new = lambda n: like.new_empty((n, *like.shape[1:]))
+        if not isinstance(like, np.ndarray):
             from torch import from_numpy
 
-            self._new = lambda n: like.new_empty((n, *like.shape[1:]))
+            self._wrap = from_numpy
             self._index = lambda slots: from_numpy(slots).to(like.device)
         self._slots: Any = self._new(max(slots, len(like)))
         self.used = 0
@@ -223,8 +227,8 @@ class LatentPool:
             larger = self._new(max(end, 2 * len(self._slots)))
             larger[: self.used] = self._slots[: self.used]
             self._slots = larger
-        if isinstance(latents, np.ndarray):
-            self._slots[self.used : end] = latents
+        if isinstance(self._slots, np.ndarray):
+            self._slots[self.used : end] = on_host(latents)
         else:
             self._slots.narrow(0, self.used, len(latents)).copy_(latents.detach())
         first, self.used = self.used, end
@@ -233,14 +237,25 @@ class LatentPool:
     def take(self, slots: np.ndarray) -> Latent:
         """Latents ``[M, ...]`` of slots ``int64 [M]``."""
         if isinstance(self._slots, np.ndarray):
-            return np.take(self._slots, slots, axis=0)
+            taken = self._slots.take(slots, axis=0)
+            return taken if self._wrap is None else self._wrap(taken)
         return self._slots.index_select(0, self._index(slots))
+
+
+def on_host(latents: Latent) -> Latent:
+    """An array on the memory of a tensor, where NumPy can have one: its calls take less time than torch's.
+    Else the latents as they are."""
+    if isinstance(latents, np.ndarray) or not latents.is_cpu:
+        return latents
+    try:
+        return latents.detach().numpy()
+    except (RuntimeError, TypeError):  # a type that NumPy does not know, or a layout
+        return latents
 
 
 def finite_rows(latents: Latent) -> np.ndarray:
     """Which latents ``[M, ...]`` hold only finite numbers, ``bool [M]``. Objects are taken to be finite."""
-    if not isinstance(latents, np.ndarray) and latents.device.type == "cpu" and latents.dtype.itemsize >= 4:
-        latents = latents.detach().numpy()  # the same memory
+    latents = on_host(latents)
     if isinstance(latents, np.ndarray):
         if latents.dtype in (np.float32, np.float64) and latents.flags.c_contiguous:
             return _finite_rows(latents.reshape(len(latents), -1))
