@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from .lanes import LANES, command, deviate, read, room, write
+from .lanes import LANES, place, room
 
 # SplitMix64: an additive sequence with a golden-ratio step, then two multiply-xorshift rounds
 # (Steele et al. 2014).
@@ -58,8 +58,8 @@ def normals(keys: np.ndarray, n: int) -> np.ndarray:
     out = np.empty((keys.size, n))
     for i in range(keys.size):
         normal(keys[i], cosine, sine, scratch)
-        out[i, :pairs] = cosine
-        out[i, pairs:] = sine[: n - pairs]
+        for k in range(n):
+            out[i, k] = cosine[k] if k < pairs else sine[k - pairs]
     return out
 
 
@@ -107,7 +107,7 @@ def draw_around(
     ``[R, n, H, A]``: of (bandwidth, centre) that at ``where``, the centre running fastest. Returns their
     continuous numbers, side by side, ``float32``."""
     count, kernels, horizon, actions = wanted.size, centres.shape[1], centres.shape[2], centres.shape[3]
-    numbers, dimension = room(count, horizon, geometry), horizon * geometry[0].size
+    dimension = horizon * geometry[0].size
     pairs, blocks = (dimension + 1) // 2, (count + LANES - 1) // LANES
     every, which = centres.reshape(-1, horizon, actions), np.empty(count, np.int64)
     key, width = np.zeros(blocks * LANES, np.uint64), np.zeros(blocks * LANES)
@@ -118,13 +118,8 @@ def draw_around(
         which[i], width[i], key[i] = rows[m] * kernels + rank % kernels, bandwidths[rank // kernels], keys[m]
         for g in range(flip.shape[1]):
             flip[i, g] = _uniform(keys[m], 2 * pairs + g) < flip_probability
-    centre, value = np.zeros(numbers, np.float32), np.empty(numbers, np.float32)
-    read(every, which, geometry, centre)
     noise = _noise(key, width, pairs, dimension)
-    deviate(noise, centre, horizon, geometry, value)
-    write(value, geometry, wanted, out)
-    command(every, which, flip, geometry, wanted, out)
-    return value
+    return place(every, which, noise, flip, geometry, wanted, out)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -146,13 +141,11 @@ def draw_evenly(
     first, number = slots
     kernels, horizon, actions = centres.shape[1:]
     size, grippers = geometry[0].size, geometry[1].size
-    numbers, dimension = room(number, horizon, geometry), horizon * size
+    noise, dimension = np.zeros(room(number, horizon, geometry)), horizon * size
     pairs, spacing = (number * dimension + 1) // 2, kernels * bandwidths.size / max(number, 1)
     cosine, sine, scratch = np.empty(pairs), np.empty(pairs), np.empty(pairs)
     every, which, where = centres.reshape(-1, horizon, actions), np.empty(number, np.int64), np.arange(number)
     width, flip = np.empty(number), np.empty((number, grippers), np.bool_)
-    noise, centre = np.zeros(numbers), np.zeros(numbers, np.float32)
-    value = np.empty(numbers, np.float32)
     for m in range(seeds.size):
         key = _key(seeds[m], streams[m])
         chance = _key(key, 0)
@@ -167,11 +160,7 @@ def draw_evenly(
                 n = i * dimension + d
                 white = cosine[n] if n < pairs else sine[n - pairs]
                 noise[(i // LANES * dimension + d) * LANES + i % LANES] = white * width[i]
-        read(every, which, geometry, centre)
-        deviate(noise, centre, horizon, geometry, value)
-        chunks = out[m, first : first + number]
-        write(value, geometry, where, chunks)
-        command(every, which, flip, geometry, where, chunks)
+        place(every, which, noise, flip, geometry, where, out[m, first : first + number])
 
 
 @njit(cache=True, error_model="numpy")

@@ -324,7 +324,7 @@ def _siblings(most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray
 
 
 @njit(cache=True, error_model="numpy")
-def _look(nodes: Any, first: int, count: int, wave: int, siblings: Any) -> int:
+def _look(nodes: Any, first: Any, count: Any, wave: int, siblings: Any) -> int:
     """What is known of siblings; how many are free."""
     value, seen, prior, free = siblings[:4]
     left = 0
@@ -338,7 +338,7 @@ def _look(nodes: Any, first: int, count: int, wave: int, siblings: Any) -> int:
 
 
 @njit(cache=True, error_model="numpy")
-def _best(count: int, siblings: Any) -> int:
+def _best(count: Any, siblings: Any) -> int:
     """The free sibling with the highest score, the first of equals; scores that are not finite come last. The
     only one that is free needs no score."""
     free, score = siblings[FREE], siblings[SCORE]
@@ -353,7 +353,7 @@ def _best(count: int, siblings: Any) -> int:
 
 
 @njit(cache=True, error_model="numpy")
-def _complete(kind: int, parent: float, count: int, siblings: Any) -> bool:
+def _complete(kind: int, parent: float, count: Any, siblings: Any) -> bool:
     """Fills the gaps in the values and, but for ``DensityUcb``, rescales them. Whether there were none."""
     value, seen, prior = siblings[:3]
     total, weighted, evaluated, known = 0.0, 0.0, 0, 0
@@ -382,7 +382,7 @@ def _complete(kind: int, parent: float, count: int, siblings: Any) -> bool:
 
 
 @njit(cache=True, error_model="numpy")
-def _score(rule: Any, logits: np.ndarray, count: int, siblings: Any) -> None:
+def _score(rule: Any, logits: np.ndarray, count: Any, siblings: Any) -> None:
     """Scores under a ``RuleKernel``, whose ``logits`` at the root are those of the prior, with noise."""
     kind, constants, schedule = rule[:3]
     value, seen, prior, _, score = siblings
@@ -418,7 +418,7 @@ def _score(rule: Any, logits: np.ndarray, count: int, siblings: Any) -> None:
 
 
 @njit(cache=True, error_model="numpy")
-def _fall_short(seen: np.ndarray, all_visits: int, count: int, score: np.ndarray) -> None:
+def _fall_short(seen: np.ndarray, all_visits: int, count: Any, score: np.ndarray) -> None:
     """``selection.shortfall`` of logits, in place."""
     best, total = -np.inf, 0.0
     for i in range(count):

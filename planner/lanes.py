@@ -53,17 +53,12 @@ def perturb(centres: np.ndarray, white: np.ndarray, flip: np.ndarray, geometry: 
     """``ChunkSpace.perturb`` of centres ``[L, H, A]`` by white noise ``[L, H·C]`` and flips ``bool [L,
     G]``."""
     count, horizon = centres.shape[:2]
-    numbers, dimension = room(count, horizon, geometry), white.shape[1]
-    noise, centre = np.zeros(numbers), np.zeros(numbers, centres.dtype)
-    value, out = np.empty(numbers, np.float32), np.empty(centres.shape, np.float32)
+    noise, dimension = np.zeros(room(count, horizon, geometry)), white.shape[1]
+    every, out = np.arange(count), np.empty(centres.shape, np.float32)
     for i in range(count):
         for d in range(dimension):
             noise[(i // LANES * dimension + d) * LANES + i % LANES] = white[i, d]
-    every = np.arange(count)
-    read(centres, every, geometry, centre)
-    deviate(noise, centre, horizon, geometry, value)
-    write(value, geometry, every, out)
-    command(centres, every, flip, geometry, every, out)
+    place(centres, every, noise, flip, geometry, every, out)
     return out
 
 
@@ -76,26 +71,6 @@ def describe(chunks: np.ndarray, geometry: Any) -> tuple[np.ndarray, np.ndarray]
     return whitened(chunks, geometry), words
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def describe_centres(centres: np.ndarray, geometry: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The same of ``[R, n, H, A]``, centres running fastest: ``float64 [R, H·C, n]`` and ``uint64 [R, G,
-    ⌈H/64⌉, n]``."""
-    rows, count, horizon, _ = centres.shape
-    dimension, grippers, length = horizon * geometry[0].size, geometry[1].size, (horizon + 63) // 64
-    white = np.empty((rows, dimension, count))
-    words = np.empty((rows, grippers, length, count), np.uint64)
-    for row in range(rows):
-        value, known = describe(centres[row], geometry)
-        for d in range(dimension):
-            for j in range(count):
-                white[row, d, j] = value[(j // LANES * dimension + d) * LANES + j % LANES]
-        for g in range(grippers):
-            for w in range(length):
-                for j in range(count):
-                    words[row, g, w, j] = known[j, g, w]
-    return white, words
-
-
 @njit(cache=True, error_model="numpy")
 def whitened(chunks: np.ndarray, geometry: Any) -> np.ndarray:
     """Whitened numbers of ``[L, H, A]``, side by side, ``float64``."""
@@ -104,6 +79,26 @@ def whitened(chunks: np.ndarray, geometry: Any) -> np.ndarray:
     read(chunks, np.arange(len(chunks)), geometry, value)
     unite(value, chunks.shape[1], geometry, out)
     return out
+
+
+@njit(cache=True, error_model="numpy")
+def place(
+    centres: np.ndarray,
+    which: np.ndarray,
+    noise: np.ndarray,
+    flip: np.ndarray,
+    geometry: Any,
+    where: np.ndarray,
+    out: np.ndarray,
+) -> np.ndarray:
+    """White noise, side by side, and flips ``bool [M, G]`` around chunks ``which`` of ``[L, H, A]`` into
+    chunks ``where`` of ``out``. Returns their continuous numbers, side by side, ``float32``."""
+    centre, value = np.zeros(noise.size, centres.dtype), np.empty(noise.size, np.float32)
+    read(centres, which, geometry, centre)
+    deviate(noise, centre, centres.shape[1], geometry, value)
+    write(value, geometry, where, out)
+    command(centres, which, flip, geometry, where, out)
+    return value
 
 
 @njit(cache=True, error_model="numpy")

@@ -13,7 +13,7 @@ from numba import njit
 from .chunk_space import ChunkSpace
 from .density import ladder, log_normaliser, log_sums
 from .drawing import draw_around, draw_evenly, pick
-from .lanes import LANES, describe, describe_centres, pattern, unite
+from .lanes import LANES, describe, pattern, unite
 from .parallel import split
 
 if TYPE_CHECKING:
@@ -31,8 +31,14 @@ class Kernels:
     """
 
     def __init__(self, space: ChunkSpace, centres: np.ndarray) -> None:
-        self.centres = np.ascontiguousarray(centres, np.float32)
-        self.white, self.words = describe_centres(self.centres, space.geometry)
+        # One that cannot be written to would have all loops compiled once more.
+        self.centres = np.require(centres, np.float32, ["C", "W"])
+        rows, count = centres.shape[:2]
+        white, words = describe(self.centres.reshape(-1, *centres.shape[2:]), space.geometry)
+        white = white.reshape(-1, space.dimension, LANES).swapaxes(1, 2).reshape(-1, space.dimension)
+        white = white[: rows * count].reshape(rows, count, space.dimension)
+        self.white = np.ascontiguousarray(white.swapaxes(1, 2))
+        self.words = np.ascontiguousarray(np.moveaxis(words.reshape(rows, count, *words.shape[1:]), 1, -1))
 
 
 class NodeKernels:
@@ -107,6 +113,7 @@ class Drawer:
         self._ladders = [
             ladder(widths, space.dimension, flip_probability, space.horizon) for widths in bandwidths
         ]
+        self._constants: dict[tuple[int, int], float] = {}
         self._logs = [math.log(weight) + space.log_det for weight in weights]
         self._flip, self._temperature = float(flip_probability), float(temperature)
 
@@ -172,8 +179,11 @@ class Drawer:
 
     def _constant(self, index: int, of: Kernels) -> float:
         """What ``log_sums`` lacks of the log-density of a source's share of the mixture."""
-        dimension, kernels = of.white.shape[1:]
-        return log_normaliser(dimension, kernels * self._widths[index].size) + self._logs[index]
+        key = index, of.white.shape[2]
+        if key not in self._constants:
+            many = key[1] * self._widths[index].size
+            self._constants[key] = log_normaliser(self._space.dimension, many) + self._logs[index]
+        return self._constants[key]
 
     def _part(
         self,
@@ -217,8 +227,7 @@ def _draw_and_weigh(
     chunks: np.ndarray,
     log_prior: np.ndarray,
 ) -> None:
-    """All of ``Drawer._part`` for a mixture of one source, few candidates at a time, which do not leave the
-    nearest cache in between."""
+    """All of ``Drawer._part`` for a mixture of one source, ``FEW`` candidates at a time."""
     for first in range(start, stop, FEW):
         last = min(first + FEW, stop)
         few, entry = chunks[first:last], rows[first:last]
@@ -233,7 +242,8 @@ def _draw_and_weigh(
             log_prior[first + i] = (density[i] + constant) / temperature
 
 
-FEW = 32
+FEW = 128
+"""Chunks whose numbers stay in the near caches while they are drawn and weighed."""
 
 
 MANY = 96

@@ -409,13 +409,15 @@ class PolicySamples:
 def _take(chunks: np.ndarray, rows: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     """Chunks ``[M, H, A]`` of ``[B, N, H, A]``, and 0 for the first of a row, 1 for others, ``int8 [M]``; the
     largest place, and nothing taken from places that are not there."""
-    out, source, last = np.empty((rows.size, *chunks.shape[2:]), chunks.dtype), np.ones(rows.size, np.int8), 0
+    flat, last = chunks.reshape(chunks.shape[0], chunks.shape[1], -1), 0
+    out, source = np.empty((rows.size, flat.shape[2]), chunks.dtype), np.ones(rows.size, np.int8)
     for i in range(rows.size):
         last = max(last, places[i])
         source[i] = 1 if places[i] else 0
         if places[i] < chunks.shape[1]:
-            out[i] = chunks[rows[i], places[i]]
-    return out, source, last
+            for k in range(flat.shape[2]):
+                out[i, k] = flat[rows[i], places[i], k]
+    return out.reshape(rows.size, *chunks.shape[2:]), source, last
 
 
 def prior_from_density(density: np.ndarray, temperature: float) -> np.ndarray:

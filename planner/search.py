@@ -282,7 +282,8 @@ class TreeSearch:
             return
         rows, parents, places = np.ascontiguousarray(drawn.T)
         offered = draw(self.proposals, self._context(run, rows, parents), places, self.inner_children)
-        scatter(run.tree.nodes, run.tree.chunk, drawn, offered.chunks, offered.source, offered.log_prior)
+        chunks = np.ascontiguousarray(offered.chunks, np.float32)
+        scatter(run.tree.nodes, run.tree.chunk, drawn, chunks, offered.source, offered.log_prior)
 
     def evaluate(self, run: Run, claims: np.ndarray) -> None:
         """Predict and score the claims ``int64 [L, 2]`` (distinct) in one call of each model."""

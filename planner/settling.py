@@ -53,12 +53,15 @@ class Carry:
 def gather(nodes: Any, chunk: np.ndarray, claims: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Latent slots ``[L]`` of the parents of claims ``int64 [L, 2]``, and the claims' chunks."""
     slots = np.empty(len(claims), np.int64)
-    chunks = np.empty((len(claims), *chunk.shape[2:]), chunk.dtype)
+    # Number by number: assigning an array brings its error messages along, which take seconds to compile.
+    flat = chunk.reshape(chunk.shape[0], chunk.shape[1], -1)
+    chunks = np.empty((len(claims), flat.shape[2]), chunk.dtype)
     for i in range(len(claims)):
         row, node = claims[i]
         slots[i] = nodes[row, nodes[row, node].parent].latent
-        chunks[i] = chunk[row, node]
-    return slots, chunks
+        for k in range(flat.shape[2]):
+            chunks[i, k] = flat[row, node, k]
+    return slots, chunks.reshape(len(claims), *chunk.shape[2:])
 
 
 @njit(cache=True, error_model="numpy")
@@ -73,10 +76,12 @@ def scatter(
     """Write children ``int64 [D, 3]`` (row, parent, which of its children) that were drawn: chunks ``[D, H,
     A]``, sources and unnormalised log-priors ``[D]``; priors are normalised among the siblings drawn so
     far, and uniform where none has any."""
+    flat, new = chunk.reshape(chunk.shape[0], chunk.shape[1], -1), chunks.reshape(len(drawn), -1)
     for i in range(len(drawn)):
         row, parent, place = drawn[i]
         child = nodes[row, parent].first_child + place
-        chunk[row, child] = chunks[i]
+        for k in range(flat.shape[2]):
+            flat[row, child, k] = new[i, k]
         nodes[row, child].source = source[i]
         nodes[row, child].log_prior = log_prior[i]
     for i in range(len(drawn)):

@@ -207,11 +207,11 @@ class LatentPool:
     def __init__(self, like: Latent, slots: int) -> None:
         self._new: Callable[[int], Any]
         self._wrap: Callable[[Any], Any] | None = None
-        mine = on_host(like)
-        if isinstance(mine, np.ndarray):
-            self._new = lambda n: np.empty((n, *mine.shape[1:]), mine.dtype)
+        shared: Any = on_host(like)
+        if isinstance(shared, np.ndarray):
+            self._new = lambda n: np.empty((n, *shared.shape[1:]), shared.dtype)
         else:
-            self._new = lambda n: like.new_empty((n, *like.shape[1:]))
+            self._new = lambda n: shared.new_empty((n, *shared.shape[1:]))
         if not isinstance(like, np.ndarray):
             from torch import from_numpy
 
@@ -230,7 +230,8 @@ class LatentPool:
         if isinstance(self._slots, np.ndarray):
             self._slots[self.used : end] = on_host(latents)
         else:
-            self._slots.narrow(0, self.used, len(latents)).copy_(latents.detach())
+            added: Any = latents
+            self._slots.narrow(0, self.used, len(latents)).copy_(added.detach())
         first, self.used = self.used, end
         return first
 

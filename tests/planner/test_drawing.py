@@ -10,6 +10,9 @@ from planner_fakes import ARM
 
 from forethought.interfaces import ActionSpec
 from forethought.planner import ChunkSpace
+from forethought.planner.chunk_space import clipped
+from forethought.planner.drawing import draw_evenly
+from forethought.planner.lanes import LANES, describe
 from forethought.planner.noise import normals, stream_keys, uniforms
 
 STEP, FIRST, SECOND = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
@@ -96,3 +99,51 @@ def test_whitening_undoes_the_deviation(name):
     middle = np.broadcast_to(space.middle, (6, 4, 8, spec.size)).copy()
     middle[..., space.continuous] += space.deviation(white)
     np.testing.assert_allclose(space.whiten(middle), white, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("number", [1, 7, 8, 9, 20])
+def test_many_chunks_at_once_are_drawn_as_the_formulas_say_to_the_bit(name, number):
+    """Evenly spaced ranks of (bandwidth, centre), noise and flips from streams of their own."""
+    spec = SPECS[name]
+    space, rows, kernels, widths = ChunkSpace(spec, 5), 3, 4, np.array([0.1, 0.3])
+    centres = spec.clip(
+        np.random.default_rng(3).uniform(-1, 1, (rows, kernels, 5, spec.size)).astype(np.float32)
+    )
+    seeds, streams, entry = np.array([5, 5, 9]), np.array([8, 16, 8]), np.array([2, 0, 2])
+    out = np.full((rows, number + 3, 5, spec.size), 7.0, np.float32)
+    draw_evenly(seeds, streams, (2, number), centres, entry, widths, 0.4, space.geometry, out)
+
+    keys = stream_keys(seeds, streams).view(np.int64)
+    uniform = uniforms(stream_keys(keys, 0), 1 + number * space.gripper.size)
+    rank = ((np.arange(number) + uniform[:, :1]) * (kernels * 2 / number)).astype(int)
+    white = normals(stream_keys(keys, 1), number * space.dimension).reshape(rows, number, space.dimension)
+    flip = uniform[:, 1:].reshape(rows, number, space.gripper.size) < 0.4
+    around = centres[entry[:, None], rank % kernels]
+    expected = space.perturb(around, white * widths[rank // kernels][..., None], flip)
+    np.testing.assert_array_equal(out[:, 2 : 2 + number], expected)
+    assert (out[:, [0, 1, -1]] == 7.0).all()
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("count", [1, 8, 11])
+def test_a_description_is_the_whitened_chunk_and_a_bit_for_every_step_of_a_gripper(name, count):
+    spec = SPECS[name]
+    space, horizon = ChunkSpace(spec, 70), 70
+    chunks = np.random.default_rng(4).uniform(-1, 1, (count, horizon, spec.size)).astype(np.float32)
+    value, words = describe(chunks, space.geometry)
+    found = value.reshape(-1, space.dimension, LANES).swapaxes(1, 2).reshape(-1, space.dimension)[:count]
+    np.testing.assert_array_equal(found, space.whiten(chunks))
+    bits = (
+        words[..., np.arange(horizon) // 64] >> np.arange(horizon, dtype=np.uint64) % np.uint64(64)
+    ) & np.uint64(1)
+    np.testing.assert_array_equal(bits.astype(float) * 2.0 - 1.0, space.signs(chunks))
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_clipping_in_one_pass_is_what_the_action_spec_does(name):
+    spec = SPECS[name]
+    chunks = np.random.default_rng(5).uniform(-4, 4, (3, 4, 6, spec.size)).astype(np.float32)
+    chunks[0, 0, :, -1] = 0.5 * (spec.low + spec.high)[-1]
+    chunks[1, 0, 0], chunks[1, 1, 0] = np.nan, np.inf
+    np.testing.assert_array_equal(clipped(chunks, spec), spec.clip(chunks))
