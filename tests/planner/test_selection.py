@@ -207,3 +207,25 @@ class TestTree:
         assert finite_rows(array).tolist() == [True, False, True]
         assert finite_rows(torch.from_numpy(array)).tolist() == [True, False, True]
         assert finite_rows(np.empty(2, object)).all()
+
+    @pytest.mark.parametrize("kind", ["float32", "float64", "bfloat16"])
+    @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+    def test_wherever_they_are_and_however_large_the_others(self, kind, wrong):
+        tensor = torch.full((4, 3, 37), 3e38, dtype=getattr(torch, kind))
+        tensor[0, 2, 36], tensor[2, 0, 0] = wrong, wrong
+        expected = [False, True, False, True]
+        assert finite_rows(tensor).tolist() == expected
+        assert finite_rows(tensor.requires_grad_()).tolist() == expected
+        if kind != "bfloat16":
+            assert finite_rows(tensor.detach().numpy()).tolist() == expected
+            assert finite_rows(tensor.detach().numpy()[:, :, ::2]).tolist() == expected
+        assert finite_rows(torch.zeros((3, 0))).all()
+
+    def test_a_pool_keeps_numbers_that_numpy_does_not_know(self):
+        latents = torch.tensor([[1.5], [2.5], [-3.0]], dtype=torch.bfloat16)
+        pool = LatentPool(latents, 1)
+        pool.add(latents[:1])
+        assert pool.add(latents.requires_grad_()) == 1
+        taken = pool.take(np.array([3, 0]))
+        assert taken.dtype == torch.bfloat16
+        assert taken.flatten().tolist() == [-3.0, 1.5]
