@@ -88,7 +88,7 @@ def log_sums(
 ) -> np.ndarray:
     """``log_density`` without the constant; ``steps`` are a ``Ladder``. The queries, all their numbers in one
     array, lie side by side in as many lanes (see the module ``lanes``): one after the other in one."""
-    log_scale, half_precision = steps[:2]
+    log_scale, half_precision, keep, flip, horizon = steps
     dimension, n_centres = middle.shape[1:]
     # Arrays of their own, not rows of one: else the compiler does not see that they are apart.
     term, squared = np.empty(n_centres), np.empty(n_centres)
@@ -98,7 +98,7 @@ def log_sums(
     fours = dimension - dimension % 4
     for q in range(rows.size):
         row, first = rows[q], q // lanes * dimension * lanes + q % lanes
-        _match(query_words, q, middle_words, row, steps, differs, agrees, term)
+        _match(query_words, q, middle_words, row, keep, flip, horizon, differs, agrees, term)
         for j in range(n_centres):
             squared[j] = 0.0
         for d in range(0, fours, 4):  # four at a time: a running sum in memory is slower than what it adds
@@ -135,23 +135,16 @@ def _match(
     query: int,
     middle_words: np.ndarray,
     row: int,
-    steps: Any,
+    keep: float,
+    flip: float,
+    horizon: int,
     differs: np.ndarray,
     agrees: np.ndarray,
     out: np.ndarray,
 ) -> None:
     """Log-probability of what a query's grippers do under each centre of a row, into ``out [n]``."""
-    keep, flip, horizon = steps[2:]
     for j in range(out.size):
         out[j] = 0.0
-    if words.shape[2] == 1:
-        known = _ALL_BITS >> np.uint64(64 - horizon)
-        for g in range(words.shape[1]):
-            word = words[query, g, 0]
-            for j in range(out.size):
-                difference = (word ^ middle_words[row, g, 0, j]) & known
-                out[j] += keep if difference == _NO_BITS else (flip if difference == known else -np.inf)
-        return
     for g in range(words.shape[1]):
         for j in range(out.size):
             differs[j], agrees[j] = _NO_BITS, _NO_BITS
