@@ -11,10 +11,15 @@ from .sources import (
     DEFAULT_AVERAGES,
     AveragedKernels,
     ChunkMemory,
+    DatasetKernels,
     KernelSource,
     PolicyKernels,
     RetrievedKernels,
+    evenly_chosen,
 )
+
+ROUNDING = 1e-9
+"""A share below which nothing is left: 1 - 0.7 - 0.3 is not 0."""
 
 
 def kernel_proposals(
@@ -30,14 +35,17 @@ def kernel_proposals(
     flip_probability: float = 0.0,
     primitive_share: float = 0.0,
     primitive_reach: float = 0.5,
+    offline_share: float = 0.0,
+    offline_kernels: int = 2000,
 ) -> KernelProposals:
-    """Kernels on the policy's samples, on what the memory holds, and on motion primitives.
+    """Kernels on the policy's samples, on what the memory holds for the state, on what it holds at all, and
+    on motion primitives.
 
     Args:
         action_spec: Meaning and bounds of the action.
         memory: Chunks of successful offline states, or None for none.
-        memory_share: Share that the memory offers of what the primitives leave, in [0, 1); without a memory
-            the policy's kernels take it.
+        memory_share: Share that the memory offers for the state, in [0, 1), of what primitives and
+            ``offline_share`` leave; without a memory the policy's kernels take it.
         average_over: Centre the memory's kernels on means over so many nearest states, for each number given;
             None: on the single chunks of ``neighbours`` states.
         neighbours: Offline states retrieved where nothing is averaged.
@@ -47,6 +55,13 @@ def kernel_proposals(
         flip_probability: Probability that a candidate's binary gripper is inverted.
         primitive_share: Share of all proposals that are motion primitives, in [0, 1).
         primitive_reach: Their translation command, as a share of the bound.
+        offline_share: Share of all proposals that stand on chunks of the memory whatever the state, in
+            [0, 1]; with ``primitive_share`` it comes to 1 at most.
+        offline_kernels: Chunks of the memory that carry such a kernel, evenly spaced through it; all if it
+            holds fewer.
+
+    Raises:
+        ForethoughtError: The shares do not fit, or ``offline_share`` has no memory to draw from.
     """
     if memory is not None and not 0.0 <= memory_share < 1.0:
         raise ForethoughtError(
@@ -56,10 +71,16 @@ def kernel_proposals(
         raise ForethoughtError(
             f"primitive_share must lie in [0, 1): the other sources keep the rest; got {primitive_share}."
         )
+    if not 0.0 <= offline_share <= 1.0 or primitive_share + offline_share > 1.0 + ROUNDING:
+        raise ForethoughtError(
+            "offline_share must lie in [0, 1] and, with primitive_share, come to 1 at most; got "
+            f"offline_share={offline_share} and primitive_share={primitive_share}. The policy's kernels and "
+            "the retrieved ones get what they leave: lower one of them."
+        )
     widths = tuple(float(width) for width in bandwidths)
-    rest = 1.0 - primitive_share
-    sources: list[KernelSource] = [PolicyKernels(share=rest, bandwidths=widths)]
-    if memory is not None and memory_share > 0.0:
+    rest = 1.0 - primitive_share - offline_share
+    sources: list[KernelSource] = []
+    if rest > ROUNDING and memory is not None and memory_share > 0.0:
         share = rest * memory_share
         sources = [
             PolicyKernels(share=rest * (1.0 - memory_share), bandwidths=widths),
@@ -67,6 +88,10 @@ def kernel_proposals(
             if average_over is None
             else AveragedKernels(action_spec, memory, tuple(int(n) for n in average_over), share, widths),
         ]
+    elif rest > ROUNDING:
+        sources = [PolicyKernels(share=rest, bandwidths=widths)]
+    if offline_share > 0.0:
+        sources.append(_whatever_the_state(memory, offline_share, offline_kernels, widths))
     if primitive_share > 0.0:
         sources.append(PrimitiveKernels(action_spec, primitive_reach, primitive_share, widths))
     return KernelProposals(
@@ -76,3 +101,16 @@ def kernel_proposals(
         rotation_scale=rotation_scale,
         flip_probability=flip_probability,
     )
+
+
+def _whatever_the_state(
+    memory: ChunkMemory | None, share: float, kernels: int, widths: tuple[float, ...]
+) -> DatasetKernels:
+    if memory is None:
+        raise ForethoughtError(
+            f"offline_share={share} draws from all chunks of a memory and was given memory=None. Pass a "
+            "memory (its all_chunks() is used), or set offline_share=0."
+        )
+    if kernels != int(kernels) or kernels < 1:
+        raise ForethoughtError(f"offline_kernels must be an integer >= 1; got {kernels}.")
+    return DatasetKernels(evenly_chosen(memory, int(kernels)), share, widths)

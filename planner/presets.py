@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from ..interfaces import ActionSpec, ForethoughtError, Planner, RewardModel, WorldModel
 from .backup import BACKUPS, Backup, MeanBackup, TemporalDifferenceMix
 from .best_of_n import BestOfN
@@ -22,7 +20,7 @@ from .scoring import Scoring
 from .search import TreeSearch
 from .selection import DensityUcb, KernelRegression, ProgressiveWidening
 from .shooting import random_shooting
-from .sources import DEFAULT_AVERAGES, ChunkMemory, DatasetKernels
+from .sources import DEFAULT_AVERAGES, ChunkMemory, DatasetKernels, evenly_chosen
 
 
 def forethought(
@@ -46,6 +44,8 @@ def forethought(
     flip_probability: float = 0.0,
     primitive_share: float = 0.0,
     primitive_reach: float = 0.5,
+    offline_share: float = 0.0,
+    offline_kernels: int = 2000,
     root: str = "sequential_halving",
     inner: str = "puct",
     exploration: float = 1.25,
@@ -78,8 +78,8 @@ def forethought(
         depth: Longest imagined sequence of chunks.
         inner_children: Candidates of every other node.
         wave: Leaves evaluated together after the root's candidates.
-        memory_share: Share of all proposals that the memory offers, in [0, 1); without a memory the policy's
-            kernels take all.
+        memory_share: Share of the proposals that the memory offers for the state, in [0, 1), of what
+            ``primitive_share`` and ``offline_share`` leave; without a memory the policy's kernels take all.
         average_over: Centre the memory's kernels on means over so many nearest states, for each number given;
             None: on the single chunks of ``neighbours`` states, noise of the recording included.
         neighbours: Offline states retrieved where nothing is averaged.
@@ -89,6 +89,9 @@ def forethought(
         flip_probability: Probability that a candidate's binary gripper is inverted.
         primitive_share: Share of all proposals that are motion primitives (see ``PrimitiveKernels``), [0, 1).
         primitive_reach: Their translation command, as a share of the bound.
+        offline_share: Share of all proposals that stand on chunks of the memory whatever the state, as
+            ``vla_reasoner`` has all of them, in [0, 1]; with 1 only slot 0 is the policy's.
+        offline_kernels: Chunks of the memory that carry such a kernel, evenly spaced through it.
         root: Selection at the root: ``sequential_halving``, the same under Gumbel noise (``gumbel``), or
             ``puct``.
         inner: Selection below the root: ``puct``, or the improved policy of ``gumbel``.
@@ -127,6 +130,8 @@ def forethought(
             flip_probability=flip_probability,
             primitive_share=primitive_share,
             primitive_reach=primitive_reach,
+            offline_share=offline_share,
+            offline_kernels=offline_kernels,
         ),
         action_spec,
         budget=Budget(simulations, milliseconds),
@@ -214,9 +219,7 @@ def vla_reasoner(
         )
     if kernels < 1:
         raise ForethoughtError(f"kernels must be at least 1; got {kernels}.")
-    chunks = memory.all_chunks()
-    if len(chunks) > kernels:
-        chunks = chunks[np.linspace(0, len(chunks) - 1, kernels).astype(np.int64)]
+    chunks = evenly_chosen(memory, kernels)
     rule = DensityUcb(exploration)
     return TreeSearch(
         world_model,

@@ -166,3 +166,11 @@ class DatasetKernels:
 
     def centres(self, context: Context) -> np.ndarray:
         return self._centres
+
+
+def evenly_chosen(memory: ChunkMemory, kernels: int) -> np.ndarray:
+    """At most ``kernels`` of a memory's chunks, evenly spaced through it, ``[n, H, A]``."""
+    chunks = memory.all_chunks()
+    if len(chunks) > kernels:
+        chunks = chunks[np.linspace(0, len(chunks) - 1, kernels).astype(np.int64)]
+    return chunks

@@ -42,6 +42,16 @@ class TestPresets:
         assert names.count("policy_kernels") == 15
         assert names.count("averaged") == 16
 
+    @pytest.mark.parametrize("depth", [1, 2])
+    def test_proposals_whatever_the_state_leave_the_policy_its_own_chunk(self, depth):
+        planner = arm_planner("forethought", offline_share=1.0, offline_kernels=10, depth=depth)
+        samples = policy_samples(ARM, 1, 6, 8)
+        decision = planner.plan(observe(np.zeros((1, 7))), samples, np.array([0]))
+        names = [decision.candidates.source_names[i] for i in decision.candidates.source[0]]
+        assert names == ["policy"] + ["dataset"] * (len(names) - 1)
+        np.testing.assert_array_equal(decision.candidates.chunks[0, 0], samples.chunks[0, 0])
+        assert decision.simulations[0] == 32
+
     def test_the_memory_is_asked_again_at_imagined_states(self):
         memory = FixedMemory()
         planner = forethought(
@@ -87,6 +97,7 @@ class TestPresets:
             ({"simulations": 0}, "simulations"),
             ({"backup": "median"}, "td_mix"),
             ({"memory_share": 1.0}, "memory_share"),
+            ({"offline_share": 2.0}, "offline_share"),
             ({"bandwidths": ()}, "Bandwidths"),
             ({"margin": -1.0}, "margin"),
             ({"depth": 0}, "depth"),

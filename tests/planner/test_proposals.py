@@ -329,6 +329,66 @@ class TestPrimitives:
         )
 
 
+class TestWhateverTheState:
+    def test_its_kernels_stand_on_chunks_of_the_memory_evenly_chosen(self):
+        memory, samples = FixedMemory(), policy_samples(ARM, 2, 4, 8).chunks
+        proposals = kernel_proposals(ARM, memory, offline_share=1.0, offline_kernels=5, bandwidths=(1e-4,))
+        assert proposals.source_names == ("policy", "dataset")
+        drawn = proposals.propose(context(samples), 11, keep_policy=True)
+        np.testing.assert_array_equal(drawn.chunks[:, 0], samples[:, 0])
+        centres = memory.all_chunks()[[0, 9, 19, 29, 39]]
+        for row in range(2):
+            distance = np.abs(drawn.chunks[row, 1:, None] - centres).max(axis=(2, 3))
+            assert np.bincount(distance.argmin(axis=1)).tolist() == [2, 2, 2, 2, 2]
+            assert distance.min(axis=1).max() < 1e-3
+        assert memory.asked == []
+
+    @pytest.mark.parametrize(
+        ("options", "expected"),
+        [
+            ({"offline_share": 0.25}, {"policy_kernels": 14, "averaged": 15, "dataset": 10}),
+            ({"offline_share": 0.25, "memory_share": 0.0}, {"policy_kernels": 29, "dataset": 10}),
+            ({"offline_share": 0.5, "primitive_share": 0.25, "memory_share": 0.5},
+             {"policy_kernels": 4, "averaged": 5, "dataset": 20, "primitives": 10}),
+            ({"offline_share": 0.3, "primitive_share": 0.7}, {"dataset": 11, "primitives": 28}),
+            ({"offline_share": 1.0}, {"dataset": 39}),
+        ],
+    )  # fmt: skip
+    def test_the_other_sources_share_what_it_leaves(self, options, expected):
+        proposals = kernel_proposals(ARM, FixedMemory(), **options)
+        drawn = proposals.propose(context(policy_samples(ARM, 1, 4, 8).chunks), 40, keep_policy=True)
+        used = np.bincount(drawn.source[0], minlength=len(proposals.source_names)).tolist()
+        assert dict(zip(proposals.source_names, used)) == {"policy": 1, **expected}
+        assert sum(source.share for source in proposals.sources) == pytest.approx(1.0)
+
+    def test_the_density_is_that_of_the_whole_mixture(self):
+        samples, memory = policy_samples(ARM, 1, 2, 3).chunks, FixedMemory(horizon=3)
+        widths = (0.1, 0.4)
+        proposals = kernel_proposals(
+            ARM, memory, memory_share=0.5, neighbours=4, average_over=None, bandwidths=widths,
+            flip_probability=0.2, offline_share=0.4, offline_kernels=6,
+        )  # fmt: skip
+        here = context(samples)
+        drawn = proposals.propose(here, 20, keep_policy=True)
+        chosen = memory.all_chunks()[np.linspace(0, 39, 6).astype(int)]
+        nearest = memory.nearest(here.latent, here.instruction, 4)[0]
+        parts = [(0.3, samples[0], widths), (0.3, nearest, widths), (0.4, chosen, widths)]
+        expected = reference_log_density(ARM, drawn.chunks[0], parts, 0.85, 0.4, 0.2)
+        np.testing.assert_allclose(drawn.log_density[0], expected, rtol=1e-6, atol=1e-6)
+
+    @pytest.mark.parametrize("memory_share", [0.0, 0.5])
+    def test_without_a_share_nothing_changes(self, memory_share):
+        samples, memory = policy_samples(ARM, 2, 4, 8).chunks, FixedMemory()
+        given = kernel_proposals(ARM, memory, memory_share=memory_share, offline_share=0.0, offline_kernels=3)
+        sources = (PolicyKernels(1.0 - memory_share, (0.02,)),)
+        if memory_share:
+            sources += (AveragedKernels(ARM, memory, (4, 8, 16, 32), memory_share, (0.02,)),)
+        plain = KernelProposals(ARM, sources, flip_probability=0.0)
+        ours, theirs = (each.propose(context(samples), 20, keep_policy=True) for each in (given, plain))
+        for name in ("chunks", "source", "prior", "log_density"):
+            np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+
+
 @settings(max_examples=15, deadline=None)
 @given(
     shares=st.lists(st.floats(0.05, 1.0), min_size=5, max_size=5),
@@ -404,6 +464,17 @@ def test_the_prior_is_uniform_where_no_candidate_has_density():
         (lambda: AveragedKernels(ARM, FixedMemory(), over=(4, 0)), "numbers of neighbours"),
         (lambda: PrimitiveKernels(ARM, reach=0.0), "reach"),
         (lambda: kernel_proposals(ARM, primitive_share=1.0), "primitive_share"),
+        (lambda: kernel_proposals(ARM, FixedMemory(), offline_share=1.1), r"\[0, 1\]"),
+        (lambda: kernel_proposals(ARM, FixedMemory(), offline_share=-0.1), "offline_share=-0.1"),
+        (
+            lambda: kernel_proposals(ARM, FixedMemory(), offline_share=0.6, primitive_share=0.5),
+            "offline_share=0.6 and primitive_share=0.5",
+        ),
+        (lambda: kernel_proposals(ARM, offline_share=0.5), "memory=None"),
+        (
+            lambda: kernel_proposals(ARM, FixedMemory(), offline_share=0.5, offline_kernels=0),
+            "offline_kernels",
+        ),
         (lambda: KernelProposals(ARM, (PolicyKernels(),) * 8), "at most 7"),
         (lambda: KernelProposals(ARM, ()), "positive share"),
         (lambda: KernelProposals(ARM, (PolicyKernels(-1.0),)), "policy_kernels"),
