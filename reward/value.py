@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..interfaces import Latent, Score
+from ..interfaces import ForethoughtError, Latent, Score
 from ..text import TEXT_SIZE, text_features
 from ..weights import load_weights, save_weights
 from .calibration import Calibration
@@ -72,7 +73,17 @@ class ValueModel:
 
     @torch.inference_mode()
     def score(self, latent: Latent, instruction: Sequence[str]) -> Score:
-        """See ``RewardModel.score``; ``latent`` is ``[M, D]`` or ``[M, P, D]``."""
+        """See ``RewardModel.score``; ``latent`` is ``[M, D]`` or ``[M, P, D]``.
+
+        Raises:
+            ForethoughtError: The states are objects, not latents.
+        """
+        if isinstance(latent, np.ndarray) and latent.dtype == object:
+            raise ForethoughtError(
+                f"A value of latents was given states of the kind {type(latent[0]).__name__}. Use "
+                "reward=simulator beside world_model=simulator, and reward=chunk_value beside "
+                "world_model=model_free."
+            )
         particles = torch.as_tensor(latent)
         value, spread = self.judge(particles, self.words(instruction).to(particles.device))
         return Score(value=value.float().cpu().numpy(), spread=spread.float().cpu().numpy())
@@ -109,7 +120,15 @@ def load(folder: str | Path, file: str = "value.safetensors") -> ValueModel:
     Raises:
         ForethoughtError: The file is missing or holds something else.
     """
-    header, state = load_weights(Path(folder) / file, "value")
+    path = Path(folder) / file
+    others = sorted(found.name for found in path.parent.glob("value*.safetensors"))
+    if others and not path.is_file():
+        raise ForethoughtError(
+            f"No value at {path}; its folder has {', '.join(others)}. `forethought train models` writes "
+            "value.safetensors for the first of its schemes and value_<scheme>.safetensors for each other: "
+            "name the missing one there (schemes=[...]), or choose a file with reward.file."
+        )
+    header, state = load_weights(path, "value")
     network = ValueEnsemble(**header["shape"])
     network.load_state_dict(state)
     calibration = header.get("calibration")

@@ -1,9 +1,9 @@
 """Training of everything that search needs, from recorded rollouts (`forethought train models`).
 
 Stages, each skipped when its result is already in the folder: encoder, chunk-jump dynamics, one value per
-label scheme, retrieval memory. With ``privileged_supervision`` the simulator's object poses supervise the
-encoder and the dynamics *in training*; without, hindsight and the outcomes do (``hindsight``,
-``self_supervised``). At test time all of it reads images, proprioception and the instruction.
+label scheme, on request a value of chunks, retrieval memory. With ``privileged_supervision`` the simulator's
+object poses supervise the encoder and the dynamics *in training*; without, hindsight and the outcomes do
+(``hindsight``, ``self_supervised``). At test time all of it reads images, proprioception and the instruction.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from torch import Tensor, nn
 
 from ...interfaces import ForethoughtError
 from ...reward.calibration import METHODS
+from ...reward.chunk_value import ChunkValue
 from ...reward.schemes import find_scheme
+from ...reward.schemes.outcome import DISCOUNTED
 from ...reward.value import ValueEnsemble, ValueModel
 from ...text import text_features
 from ...world_models.dynamics import ChunkDynamics
@@ -49,7 +51,7 @@ from .transitions import (
     near_weight,
     physical_states,
 )
-from .values import ValueData, calibrate, misread_frames, value_loss
+from .values import ValueData, calibrate, chunk_value_loss, misread_frames, value_loss
 
 
 def train(
@@ -67,6 +69,7 @@ def train(
     schemes: Sequence[str | Mapping[str, Any]] = ("success_discounted", "progress_successes_only"),
     mismatched: float = 0.0,
     calibration: str = "none",
+    chunk_value: bool = False,
     encoder_steps: int = 2500,
     encoder_batch: int = 256,
     dynamics_steps: int = 5000,
@@ -99,6 +102,9 @@ def train(
         mismatched: Moments with another task's instruction, worth 0, as a share of those drawn.
         calibration: How values are mapped to discounted success: none, temperature, platt or isotonic.
             Schemes that leave failures out stay as they are.
+        chunk_value: Whether to train a value of latent and chunk as well, by discounted success: for a search
+            without a world model (``world_models.model_free``). ``mismatched`` and ``calibration`` leave it
+            as it is.
         encoder_steps: Gradient steps of the encoder.
         encoder_batch: Frames a step of the encoder.
         dynamics_steps: Gradient steps of the dynamics.
@@ -197,6 +203,12 @@ def train(
         ValueModel(value, scheme.name, mended).save(folder / name)
     if errors:
         lineage |= {"calibration": {"method": calibration, "error": errors}}
+    if chunk_value:
+        judge = ValueEnsemble(size + horizon * data.actions.shape[1], members)
+        source = ValueData(data, encoded, dynamics, horizon=horizon, discount=discount, batch=batch)
+        loss = chunk_value_loss(source, DISCOUNTED)
+        stage.run("chunk_value", judge, loss, value_steps, 1e-3, weight_decay=1e-2)
+        ChunkValue(judge, DISCOUNTED.name).save(folder)
     memory = build_memory(data, encoded, horizon, memory_entries, seed)
     memory.save(folder)
     description = {

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from ...interfaces import ForethoughtError
 from ...reward.calibration import Calibration, calibration_error, fit_calibration
+from ...reward.chunk_value import beside
 from ...reward.labels import SCHEMES
 from ...reward.schemes import Moments, Scheme
+from ...reward.schemes.outcome import Outcome
 from ...text import text_features
 from ...world_models.dynamics import ChunkDynamics
 from ...world_models.encoder import CONTEXT_SIZE, ObservationEncoder
@@ -222,6 +224,18 @@ def value_loss(source: ValueData, scheme: Scheme) -> Loss:
 
     def loss(module: nn.Module, generator: torch.Generator) -> Tensor:
         return scheme.loss(module, source.draw(generator))
+
+    return loss
+
+
+def chunk_value_loss(source: ValueData, scheme: Outcome) -> Loss:
+    """The scheme's loss on recorded states beside the chunks executed there, labelled as the moments at which
+    the chunks start. No prediction is learned from, and no end of an episode: no chunk starts there."""
+
+    def loss(module: nn.Module, generator: torch.Generator) -> Tensor:
+        start, state = source.sample.draw(generator)
+        chunk, _, _, known = source.sample.jump(state)
+        return scheme.fit(module, source.moments(state, beside(start, chunk), known), source.discount)
 
     return loss
 

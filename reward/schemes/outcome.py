@@ -45,3 +45,5 @@ class Outcome:
 
 
 SCHEMES = tuple(Outcome(item.name, item.uses_failures, item.label) for item in LABELS.values())
+
+DISCOUNTED = next(scheme for scheme in SCHEMES if scheme.name == "success_discounted")

@@ -16,9 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import Batch
-from .outcome import SCHEMES as OUTCOMES
-
-DISCOUNTED = next(scheme for scheme in OUTCOMES if scheme.name == "success_discounted")
+from .outcome import DISCOUNTED
 
 
 @dataclass(frozen=True)

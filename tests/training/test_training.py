@@ -10,8 +10,8 @@ from forethought.experiments.training import models, policy
 from forethought.experiments.training.dataset import load_episodes
 from forethought.experiments.training.loop import fit
 from forethought.interfaces import ForethoughtError, Observation
-from forethought.reward import value
-from forethought.world_models import latent, retrieval
+from forethought.reward import chunk_value, value
+from forethought.world_models import latent, model_free, retrieval
 from forethought.wrappers.policies import reference
 
 CAMERAS = (episodes.CAMERA,)
@@ -36,6 +36,7 @@ def trained(rollouts, tmp_path_factory):
         encoder_batch=64,
         dynamics_steps=400,
         value_steps=400,
+        chunk_value=True,
         batch=64,
         members=3,
         memory_entries=200,
@@ -110,6 +111,17 @@ def test_model_and_value_prefer_the_chunk_that_reaches(trained):
     assert there.done > away.done
 
 
+def test_a_value_of_chunks_prefers_the_chunk_that_reaches_without_a_model(trained):
+    model, judge = model_free.load(trained), chunk_value.load(trained)
+    gap = np.array([0.15, -0.1, 0.0])
+    start = model.encode(observation_of(gap))
+    there, away = (
+        judge.score(model.step(start, towards(way)).latent, ["reach the square"]).value for way in (gap, -gap)
+    )
+    assert there > away + 0.1
+    assert judge.scheme == "success_discounted"
+
+
 def test_memory_holds_chunks_that_reach(trained):
     memory, model = retrieval.load(trained), latent.load(trained)
     gap = np.array([0.2, 0.2, 0.0])
@@ -164,6 +176,7 @@ def test_images_alone_train_a_model_too(rollouts, tmp_path):
     model = latent.load(folder)
     assert not model.privileged_supervision
     assert model.encode(observation_of(np.zeros(3))).shape == (1, 2, 35)
+    assert not (folder / chunk_value.FILE).exists()
     lineage = json.loads((folder / "config.json").read_text())["lineage"]
     for name, file in (("success_discounted", "value"), ("expectile", "value_expectile")):
         calibration = value.load(folder, f"{file}.safetensors").calibration

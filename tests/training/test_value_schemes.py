@@ -7,9 +7,17 @@ import torch
 from line_world import DISCOUNT, GOAL, HORIZON, PLACES, TRAP
 
 from forethought.experiments.training.loop import fit
-from forethought.experiments.training.values import ValueData, _left_out, calibrate, value_loss
+from forethought.experiments.training.values import (
+    ValueData,
+    _left_out,
+    calibrate,
+    chunk_value_loss,
+    value_loss,
+)
 from forethought.interfaces import ForethoughtError
+from forethought.reward.chunk_value import beside
 from forethought.reward.schemes import find_scheme, schemes
+from forethought.reward.schemes.outcome import DISCOUNTED
 from forethought.reward.value import ValueEnsemble, ValueModel
 from forethought.text import text_features
 
@@ -64,6 +72,23 @@ def learned(world, tmp_path_factory):
 @pytest.mark.parametrize("name", ["success_discounted", {"temporal_difference": {"rate": 0.05}}])
 def test_the_mean_over_what_happened_is_the_value_of_who_acted(learned, name):
     np.testing.assert_allclose(learned(name), line_world.true_values(), atol=0.06)
+
+
+def test_a_value_of_chunks_is_that_of_who_starts_with_the_chunk_and_goes_on_as_recorded(world, tmp_path):
+    torch.manual_seed(0)
+    network = ValueEnsemble(PLACES + line_world.CONTEXT_SIZE + HORIZON * 2, members=2, hidden=32)
+    loss = chunk_value_loss(source_of(world, DISCOUNTED), DISCOUNTED)
+    fit(network, loss, title="chunks", steps=500, learning_rate=1e-2, checkpoint=tmp_path / "c", seed=0)
+    places, true = np.arange(1, GOAL - 1), line_world.true_values()
+    for actions, after in (
+        ((line_world.RIGHT, line_world.RIGHT), places + 2),
+        ((line_world.RIGHT, line_world.LEFT), places),
+        ((line_world.DROP, line_world.DROP), np.full(len(places), TRAP)),
+    ):
+        chunk = torch.from_numpy(np.stack(actions)).expand(len(places), -1, -1)
+        inputs = beside(line_world.latents(places), chunk)
+        value = ValueModel(network, "chunks").score(inputs, ["task 0"] * len(places)).value
+        np.testing.assert_allclose(value, DISCOUNT**HORIZON * true[after], atol=0.08)
 
 
 def test_an_expectile_leans_towards_the_best_that_happened(learned):
