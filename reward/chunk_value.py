@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,11 +56,11 @@ class ChunkValue:
                 "predicts what follows instead. Use world_model=model_free beside reward=chunk_value, or "
                 "reward=value."
             )
-        states = list(latent)
+        states: list[Any] = list(latent)
         if any(state.chunk is None for state in states):
             raise ForethoughtError(
-                "A value of chunks cannot score a state alone, without a chunk. Leave gate_drop=null, and "
-                "score what the world model's step returns."
+                "A value of chunks cannot score a state alone, without a chunk. Leave gate_spread and "
+                "gate_drop at null, and score what the world model's step returns."
             )
         embeddings = torch.from_numpy(np.stack([state.embedding for state in states]))
         inputs = beside(embeddings, torch.from_numpy(np.stack([state.chunk for state in states])))

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
 from ..interfaces import ForethoughtError, ImaginationCost, Latent, Observation, Prediction
 from . import latent as learned
@@ -60,7 +62,7 @@ class ModelFree:
             ForethoughtError: See ``LatentWorldModel.encode``.
         """
         # All particles of an encoded observation are the same.
-        embeddings = np.asarray(self.model.encode(observation)[:, 0].cpu(), np.float32)
+        embeddings = torch.as_tensor(self.model.encode(observation))[:, 0].float().cpu().numpy()
         return _as_array([Considered(embedding) for embedding in embeddings])
 
     def step(self, latent: Latent, chunks: np.ndarray) -> Prediction:
@@ -69,7 +71,7 @@ class ModelFree:
         Raises:
             ForethoughtError: The states have a chunk already, or the chunks another shape than in training.
         """
-        states = list(latent)
+        states: list[Any] = list(latent)
         if any(state.chunk is not None for state in states):
             raise ForethoughtError(
                 "Without a world model no state follows a chunk, so a second chunk cannot be considered. "
