@@ -20,6 +20,7 @@ from .budget import Budget
 from .chunk_space import ChunkSpace
 from .cross_entropy import CrossEntropy, cem, icem
 from .decision import DecisionRule
+from .episodic import EpisodicCorrection
 from .explain import explain
 from .fitting import SearchShape, fitted, search_shape
 from .gate import Gate, StateValue
@@ -73,6 +74,7 @@ __all__ = [
     "DensityUcb",
     "Distribution",
     "Drawn",
+    "EpisodicCorrection",
     "Gate",
     "ImprovedPolicy",
     "KernelProposals",

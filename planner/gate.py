@@ -139,6 +139,11 @@ class Gate:
         elif callable(reset := getattr(self.planner, "reset", None)):
             reset()
 
+    def executed(self, actions: np.ndarray, rows: Sequence[int]) -> None:
+        """What the rows executed since their last decision, ``[B, T, A]``, for a planner that asks."""
+        if callable(tell := getattr(self.planner, "executed", None)):
+            tell(actions, rows)
+
     def plan(self, observation: Observation, samples: ActionSamples, seeds: np.ndarray) -> Decision:
         """One decision per row."""
         if observation.batch != self._batch:

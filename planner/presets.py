@@ -10,6 +10,7 @@ from .best_of_n import BestOfN
 from .budget import Budget
 from .cross_entropy import cem, icem
 from .decision import DecisionRule
+from .episodic import EpisodicCorrection
 from .gate import Gate, StateValue
 from .mixtures import kernel_proposals
 from .path_integral import mppi
@@ -62,6 +63,9 @@ def forethought(
     reuse: bool = False,
     gate_spread: float | None = None,
     gate_drop: float | None = None,
+    episodic: bool = False,
+    episodic_state: float = 0.15,
+    episodic_chunk: float = 0.25,
 ) -> Planner:
     """Our planner: kernels on the policy's chunks and on averages of retrieved ones, sequential halving,
     TD-mix backup, decision by value.
@@ -110,7 +114,15 @@ def forethought(
         reuse: Whether the next decision starts from what came true of this one's tree; needs depth >= 2.
         gate_spread: Spread of the policy's samples from which a decision is searched at all; see ``Gate``.
         gate_drop: Loss of the state's value from which it is. With neither, every decision is searched.
+        episodic: Whether the world model is corrected by what came of this episode's chunks; see
+            ``EpisodicCorrection``. Not together with ``reuse``.
+        episodic_state: Width of its kernel over states.
+        episodic_chunk: Width of its kernel over chunks.
     """
+    if episodic and reuse:
+        raise ForethoughtError(
+            "episodic=true corrects what reuse=true would keep uncorrected. Choose one of them."
+        )
     below = inner_rule(inner, exploration=exploration)
     if kernel_regression is not None:
         below = KernelRegression(below, action_spec, kernel_regression)
@@ -150,7 +162,10 @@ def forethought(
             policy_weight=policy_weight,
         ),
     )
-    planner = TreeReuse(search) if reuse else search
+    planner: Planner = TreeReuse(search) if reuse else search
+    if episodic:
+        weights = getattr(memory, "weights", None)
+        planner = EpisodicCorrection(search, episodic_state, episodic_chunk, weights)
     if gate_spread is None and gate_drop is None:
         return planner
     return Gate(

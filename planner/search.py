@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from ..interfaces import (
     ForethoughtError,
     Latent,
     Observation,
+    Prediction,
     RewardModel,
     WorldModel,
 )
@@ -34,6 +35,10 @@ from .scoring import Scoring
 from .selection import ProgressiveWidening, Puct, SelectionRule, SequentialHalving
 from .settling import Carry, candidates, gather, judge_and_settle, scatter, settle
 from .tree import LatentPool, Tree, finite_rows, on_host
+
+Correct: TypeAlias = Callable[[np.ndarray, Latent, np.ndarray, Prediction], Prediction]
+"""From rows ``int64 [L]``, states ``[L, ...]``, chunks ``[L, H, A]`` and what the model predicts of them to a
+corrected prediction."""
 
 
 @dataclass(eq=False)
@@ -54,6 +59,7 @@ class Run:
         carry: The compiled ``backward``, or None where the backup has no compiled form.
         memo: What proposals remember of this decision.
         weights: Of the policy's chunks by their likelihoods, ``float64 [B, N]``, or None.
+        correct: Corrects what the world model predicts, or None; see ``EpisodicCorrection``.
     """
 
     tree: Tree
@@ -69,6 +75,7 @@ class Run:
     carry: Carry | None = None
     memo: dict[str, Any] = field(default_factory=dict)
     weights: np.ndarray | None = None
+    correct: Correct | None = None
 
     def instructions(self, rows: np.ndarray) -> list[str]:
         """The instruction of each of the rows ``[L]``."""
@@ -134,11 +141,13 @@ class TreeSearch:
         samples: ActionSamples,
         seeds: np.ndarray,
         inherit: Callable[[Latent], Sequence[Subtree | None]] | None = None,
+        correct: Callable[[Latent, np.ndarray], Correct | None] | None = None,
     ) -> tuple[Decision, Run | None]:
         """What ``plan`` does, and the trees it grew; None when no row has a finite state.
 
         ``inherit`` is asked, with the encoded states ``[B, ...]``, for what each row has from a tree of
-        before.
+        before; ``correct``, with the same and which rows are searched, ``bool [B]`` (another row's state
+        stands in for one that is not finite), for what corrects the world model's predictions.
         """
         clock = self.budget.start()
         inputs = checked(samples, observation, seeds, self.action_spec)
@@ -167,6 +176,7 @@ class TreeSearch:
             alive,
             inherited,
             inputs.weights,
+            None if correct is None else correct(latent, alive),
         )
         times: dict[str, float] = {}
         decision = self.decide(run, inputs, alive, times)
@@ -183,9 +193,10 @@ class TreeSearch:
         alive: np.ndarray | None = None,
         inherited: Sequence[Subtree | None] | None = None,
         weights: np.ndarray | None = None,
+        correct: Correct | None = None,
     ) -> Run:
         """Build the trees of B rows until the budget is spent; the arguments are those of ``waves``."""
-        *_, run = self.waves(latent, instruction, samples, seeds, clock, alive, inherited, weights)
+        *_, run = self.waves(latent, instruction, samples, seeds, clock, alive, inherited, weights, correct)
         return run
 
     def waves(
@@ -198,13 +209,15 @@ class TreeSearch:
         alive: np.ndarray | None = None,
         inherited: Sequence[Subtree | None] | None = None,
         weights: np.ndarray | None = None,
+        correct: Correct | None = None,
     ) -> Iterator[Run]:
         """Build the trees of B rows from root latents ``[B, ...]`` and finite policy chunks ``[B, N, H, A]``.
 
         Yields the run, always the same object, after phase one and after every wave: ``decide`` may be called
         at any of these moments, and whoever has heard enough stops asking. Rows that are not ``alive``
         (``bool [B]``) are closed after phase one. Rows start with the subtrees that they ``inherit``.
-        ``weights`` of the policy's chunks by their likelihoods, ``[B, N]``, reach the proposals.
+        ``weights`` of the policy's chunks by their likelihoods, ``[B, N]``, reach the proposals. ``correct``
+        has the last word on every prediction.
         """
         batch = seeds.size
         most = self.budget.simulations
@@ -218,7 +231,7 @@ class TreeSearch:
         discount = self.scoring.discount ** samples.shape[2]
         root_rule = self.root_rule or SequentialHalving(int(most) if most is not None else 4 * children)
         run = Run(tree, pool, samples, instruction, seeds, nothing, nothing.copy(), names, root_rule)
-        run.weights = weights
+        run.weights, run.correct = weights, correct
         run.carry = Carry.of(self.backup, discount, self.inner_children)
         tree.nodes["latent"][:, 0] = np.arange(batch) + pool.add(latent)
 
@@ -291,7 +304,10 @@ class TreeSearch:
             return
         tree, pool = run.tree, run.pool
         parents, chunks = gather(tree.nodes, tree.chunk, claims)
-        prediction = self.world_model.step(pool.take(parents), chunks)
+        states = pool.take(parents)
+        prediction = self.world_model.step(states, chunks)
+        if run.correct is not None:
+            prediction = run.correct(claims[:, 0], states, chunks, prediction)
         latent = on_host(prediction.latent)
         first = pool.add(latent)
         if pool.used - first != len(claims):

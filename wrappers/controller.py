@@ -261,6 +261,9 @@ class Controller:
         assert planner is not None
 
         def plan() -> Decision:
+            if callable(tell := getattr(planner, "executed", None)):
+                done = self._done(self._batch)
+                tell(np.zeros((batch, 0, 0)) if done is None else done[rows], rows)
             if isinstance(planner, RowPlanner):
                 return planner.plan_rows(observation, samples, seeds, rows)
             return planner.plan(observation, samples, seeds)
@@ -308,7 +311,7 @@ class Controller:
         return replace(decision, chunk=chunk, guard=words), held
 
     def executed(self, actions: np.ndarray, *, instead: bool = False) -> None:
-        """Notes actions ``[B, T, A]`` that were executed after the latest decision, for the guard.
+        """Notes actions ``[B, T, A]`` that were executed after the latest decision, for guard and planner.
 
         Args:
             actions: What was executed.
@@ -317,13 +320,17 @@ class Controller:
         """
         self._executed = [actions] if instead else [*self._executed, actions]
 
+    def _done(self, batch: int) -> np.ndarray | None:
+        """What was executed since the latest decision, ``[B, T, A]``, or None before one."""
+        done = [actions for actions in self._executed if len(actions) == batch]
+        return np.concatenate(done, axis=1) if done else None
+
     def _tell_guard(self, observation: Any, milliseconds: float, batch: int) -> None:
         notice = getattr(self.guard, "notice", None)
         if not callable(notice):
             return
-        done = [actions for actions in self._executed if len(actions) == batch]
         try:
-            notice(observation, np.concatenate(done, axis=1) if done else None, milliseconds)
+            notice(observation, self._done(batch), milliseconds)
         except Exception as error:
             self.count("guard", batch, error)
 
