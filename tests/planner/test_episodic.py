@@ -9,6 +9,7 @@ from planner_fakes import ARM, ArmWorld, FunctionWorld, NearTarget, observe, pol
 
 from forethought.interfaces import ForethoughtError, Observation, Prediction, RowPlanner, Score
 from forethought.planner import EpisodicCorrection, Gate, TreeSearch, forethought
+from forethought.planner.episodic import Case
 from forethought.wrappers.controller import Controller
 
 WIDTHS = {"state_width": 0.05, "chunk_width": 0.3}
@@ -214,8 +215,36 @@ def test_a_broken_row_does_not_learn_from_the_state_that_stands_in_for_it():
     corrected = EpisodicCorrection(search(), **WIDTHS)
     decide(corrected, np.zeros((2, 7)))
     decide(corrected, np.stack([np.full(7, np.nan), np.zeros(7)]))
+    decide(corrected, np.zeros((2, 7)))
     assert len(corrected._cases.get(0, ())) == 0
-    assert len(corrected._cases[1]) == 1
+    assert len(corrected._cases[1]) == 2
+
+
+def test_a_surprise_seen_often_counts_no_more_than_once():
+    corrected = EpisodicCorrection(search(), **WIDTHS)
+    case = Case(np.zeros(7, np.float32), np.zeros(56, np.float32), np.ones(7, np.float32))
+    change = corrected._change([case] * 5, np.zeros((1, 7), np.float32), np.zeros((1, 8, 7), np.float32))
+    np.testing.assert_allclose(change, np.ones((1, 7)))
+
+
+def test_the_kernel_is_gaussian_in_root_mean_square_differences():
+    weights = np.array([2.0, 1, 1, 0, 0, 0, 0])
+    corrected = EpisodicCorrection(search(), state_width=0.5, chunk_width=0.25, weights=weights)
+    state, chunk = np.zeros((1, 7), np.float32), np.zeros((1, 8, 7), np.float32)
+    case = Case(np.full(7, 0.3, np.float32), np.full(56, 0.1, np.float32), np.ones(7, np.float32))
+    expected = np.exp(-0.5 * ((0.3 / 0.5) ** 2 + (0.1 / 0.25) ** 2))
+    np.testing.assert_allclose(corrected._change([case], state, chunk), np.full((1, 7), expected), rtol=1e-5)
+
+
+def test_a_decision_that_an_episode_overtook_is_forgotten():
+    class Late(ArmWorld):
+        def step(self, latent, chunks):
+            corrected.reset()  # the next episode begins while this one still plans
+            return super().step(latent, chunks)
+
+    corrected = EpisodicCorrection(search(Late()), **WIDTHS)
+    decide(corrected, np.zeros(7))
+    assert not corrected._pending
 
 
 def test_old_cases_make_room_for_new_ones():

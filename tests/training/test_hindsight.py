@@ -95,6 +95,8 @@ def test_after_a_drop_the_next_grasp_counts():
     assert found.known.all()
     np.testing.assert_allclose(found.way[dropped, 0], 0.01 * 3, atol=1e-6)
     assert (found.way[dropped + 4 :, :3] == 0).all()
+    np.testing.assert_allclose(found.way[0, 0], 0.05, atol=1e-6)  # to the first grasp, not to the second
+    assert (found.way[6:dropped, :3] == 0).all()
 
 
 def test_after_the_last_hold_no_grasp_is_known():
