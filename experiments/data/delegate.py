@@ -26,3 +26,8 @@ class PolicyDelegate:
     def horizon(self) -> int:
         """The policy's."""
         return self.policy.horizon
+
+    def reset(self) -> None:
+        """An episode begins."""
+        if callable(reset := getattr(self.policy, "reset", None)):
+            reset()

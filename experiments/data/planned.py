@@ -32,6 +32,18 @@ class PlannedPolicy(PolicyDelegate):
         chunks[:, 0] = self.planner.plan(observation, samples, np.asarray(seeds, np.int64)).chunk
         return ActionSamples(chunks=chunks[:, :n])
 
+    def reset(self) -> None:
+        """An episode begins: a planner that remembers forgets."""
+        super().reset()
+        if callable(reset := getattr(self.planner, "reset", None)):
+            reset()
+
+    def executed(self, actions: np.ndarray) -> None:
+        """What was executed of the latest decision, ``[B, T, A]``, for a planner that asks: noise may have
+        changed it."""
+        if callable(tell := getattr(self.planner, "executed", None)):
+            tell(actions, range(len(actions)))
+
 
 def load(
     folder: str | Path,

@@ -180,6 +180,8 @@ class _PolicyActor:
     def start(self, seed: int) -> float:
         self._generator = np.random.default_rng((seed, 1))
         self._level = float(self._generator.choice(self._source.noise_levels))
+        if callable(reset := getattr(self._policy, "reset", None)):
+            reset()
         return self._level
 
     def move(self, observation: Observation | None) -> Move:
@@ -190,6 +192,8 @@ class _PolicyActor:
         seeds = self._generator.integers(0, 2**62, size=observation.batch)
         chunk = self._policy.propose(observation, 1, seeds).chunks[0, 0]
         executed = disturb(chunk, self._spec, self._source, self._level, self._generator)
+        if callable(tell := getattr(self._policy, "executed", None)):
+            tell(executed[None])
         return Move(executed=executed, recorded=executed)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from forethought.experiments.data import sources
 from forethought.experiments.data.explore import ExploringPolicy
 from forethought.experiments.data.planned import PlannedPolicy
 from forethought.interfaces import ActionSamples, ActionSpec, Observation
@@ -65,3 +66,35 @@ def test_a_planned_policy_executes_the_decision(observation):
     chunks = policy.propose(observation, 1, np.arange(200)).chunks
     assert chunks.shape == (200, 1, 4, 3)
     assert np.array_equal(chunks[:, 0], Still().propose(observation, 4, np.arange(200)).chunks[:, -1] + 1)
+
+
+class Remembering(Best):
+    """Notes what it is told."""
+
+    def __init__(self):
+        self.told = []
+
+    def reset(self, rows=None):
+        self.told.append("reset")
+
+    def executed(self, actions, rows):
+        self.told.append((np.asarray(actions).copy(), list(rows)))
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_a_planner_that_remembers_hears_of_episodes_and_of_what_was_executed(observation, monkeypatch, noise):
+    planner = Remembering()
+    policy = PlannedPolicy(Still(), planner, samples=4)
+    monkeypatch.setattr(sources, "build", lambda *_: policy)
+    source = sources.PolicySource(
+        policy={"_target_": "none"}, noise_levels=(noise,), random_chunk=0.0, gripper_flip=0.0
+    )
+    actor = source.actor(SimpleNamespace(action_spec=policy.action_spec))
+    actor.start(3)
+    decided = policy.propose(observation, 1, np.zeros(1, np.int64)).chunks[0, 0]
+    move = actor.move(observation)
+    first, (actions, rows) = planner.told
+    assert first == "reset"
+    assert rows == [0]
+    np.testing.assert_array_equal(actions[0], move.executed)
+    assert np.allclose(move.executed, policy.action_spec.clip(decided)) == (noise == 0.0)
