@@ -19,6 +19,7 @@ import numpy as np
 
 from ..interfaces import ActionSamples, Decision, ForethoughtError, Latent, Observation, Prediction
 from .inputs import distinct
+from .remembering import RememberingRows
 from .search import Correct, TreeSearch
 
 
@@ -46,7 +47,7 @@ class _Pending:
 
 
 @dataclass(eq=False)
-class EpisodicCorrection:
+class EpisodicCorrection(RememberingRows):
     """A tree search whose world model is corrected by what this episode has shown.
 
     A row's cases are its own: results depend neither on other rows nor on earlier episodes, and the first
@@ -75,7 +76,6 @@ class EpisodicCorrection:
     _cases: dict[int, list[Case]] = field(default_factory=dict, init=False, repr=False)
     _pending: dict[int, _Pending] = field(default_factory=dict, init=False, repr=False)
     _task: dict[int, str] = field(default_factory=dict, init=False, repr=False)
-    _batch: int = field(default=0, init=False, repr=False)
     _turn: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -100,13 +100,6 @@ class EpisodicCorrection:
             if pending is not None and not _equal(pending.chunk, done):
                 del self._pending[int(row)]
 
-    def plan(self, observation: Observation, samples: ActionSamples, seeds: np.ndarray) -> Decision:
-        """One decision per row; see ``TreeSearch.plan``."""
-        if observation.batch != self._batch:
-            self.reset()
-            self._batch = observation.batch
-        return self.plan_rows(observation, samples, seeds, np.arange(observation.batch))
-
     def plan_rows(
         self, observation: Observation, samples: ActionSamples, seeds: np.ndarray, rows: np.ndarray
     ) -> Decision:
@@ -122,7 +115,7 @@ class EpisodicCorrection:
 
         def correct(latent: Latent, alive: np.ndarray) -> Correct | None:
             numbers = _numbers(latent)
-            if numbers is None:
+            if numbers is None or turn != self._turn:  # an episode began meanwhile: nothing to learn for it
                 return None
             seen.extend(latent[np.array([row])] for row in range(len(names)))
             for row in np.flatnonzero(alive):

@@ -11,6 +11,7 @@ import numpy as np
 from ..interfaces import ActionSamples, Decision, ForethoughtError, Latent, Observation
 from .graft import Subtree
 from .inputs import distinct
+from .remembering import RememberingRows
 from .search import Run, TreeSearch
 from .tree import NONE
 
@@ -70,7 +71,7 @@ class _Kept:
 
 
 @dataclass(eq=False)
-class TreeReuse:
+class TreeReuse(RememberingRows):
     """A tree search whose next root is the executed child, when what is observed is what it predicted.
 
     Each row remembers the child that it executed. If at its next decision the instruction is the same and the
@@ -97,7 +98,6 @@ class TreeReuse:
     exact: float = 1e-4
     distance: LatentDistance = latent_distance
     _kept: dict[int, _Kept] = field(default_factory=dict, init=False, repr=False)
-    _batch: int = field(default=0, init=False, repr=False)
     _turn: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -117,13 +117,6 @@ class TreeReuse:
         self._turn += 1
         for row in list(self._kept) if rows is None else rows:
             self._kept.pop(int(row), None)
-
-    def plan(self, observation: Observation, samples: ActionSamples, seeds: np.ndarray) -> Decision:
-        """One decision per row; see ``TreeSearch.plan``."""
-        if observation.batch != self._batch:
-            self.reset()
-            self._batch = observation.batch
-        return self.plan_rows(observation, samples, seeds, np.arange(observation.batch))
 
     def plan_rows(
         self, observation: Observation, samples: ActionSamples, seeds: np.ndarray, rows: np.ndarray

@@ -145,7 +145,7 @@ def train(
     if privileged_supervision:
         encoder = ObservationEncoder(cameras, image_size, PRIVILEGED_FEATURES, backbone)
         data = _seen(encoder, data)
-        _standardise(encoder, data)
+        _standardise(encoder, data, poses=True)
         stage.run("encoder", encoder, _pose_loss(data, encoder, encoder_batch, shift), encoder_steps, 1e-3)
     else:
         if features < HINDSIGHT_FEATURES:
@@ -155,7 +155,7 @@ def train(
             )
         encoder = ObservationEncoder(cameras, image_size, features, backbone)
         data = _seen(encoder, data)
-        _standardise(encoder, data)
+        _standardise(encoder, data, poses=False)
         afterwards = hindsight(data, held_width, ACTION_SPEC.gripper[0])
         standardise_ways(encoder, afterwards)
         joint = JointModel(encoder, horizon, data.actions.shape[1])
@@ -272,11 +272,11 @@ def _seen(encoder: ObservationEncoder, data: EpisodeSet) -> EpisodeSet:
     return replace(data, images=images)
 
 
-def _standardise(encoder: ObservationEncoder, data: EpisodeSet) -> None:
+def _standardise(encoder: ObservationEncoder, data: EpisodeSet, poses: bool) -> None:
     body = proprioception_features(torch.from_numpy(data.proprioception))
     encoder.mean[:PROPRIOCEPTION_FEATURES] = body.mean(0)
     encoder.std[:PROPRIOCEPTION_FEATURES] = body.std(0).clamp_min(5e-3)
-    if data.privileged is not None and encoder.features == PRIVILEGED_FEATURES:
+    if poses:
         objects = physical_states(data)[:, PROPRIOCEPTION_FEATURES:]
         floor = torch.tensor([0.02] * 3 + [0.2] * 6).repeat(2)
         encoder.mean[PROPRIOCEPTION_FEATURES:] = objects.mean(0)

@@ -163,7 +163,7 @@ def test_images_alone_train_a_model_too(rollouts, tmp_path):
         image_size=16,
         horizon=episodes.HORIZON,
         privileged_supervision=False,
-        features=8,
+        features=18,  # as many as poses have, which say nothing of these
         schemes=("success_discounted", "progress_rewind", "ranking", {"expectile": {"rate": 0.05}}),
         calibration="isotonic",
         encoder_steps=20,
@@ -175,7 +175,8 @@ def test_images_alone_train_a_model_too(rollouts, tmp_path):
     )
     model = latent.load(folder)
     assert not model.privileged_supervision
-    assert model.encode(observation_of(np.zeros(3))).shape == (1, 2, 35)
+    assert model.encode(observation_of(np.zeros(3))).shape == (1, 2, 45)
+    assert not model.encoder.mean[11:].any()
     assert not (folder / chunk_value.FILE).exists()
     lineage = json.loads((folder / "config.json").read_text())["lineage"]
     for name, file in (("success_discounted", "value"), ("expectile", "value_expectile")):
