@@ -15,6 +15,7 @@ from ...interfaces import ActionSpec, ForethoughtError, Observation
 from . import snapshot as snapshots
 from .base import StepResult, Task, check_chunk
 from .conventions import Convention, find_convention
+from .detail import LEAST_FACES
 from .rendering import CameraRenderer
 from .runtime import load_mujoco, quiet, versions
 from .snapshot import Snapshot
@@ -54,6 +55,7 @@ class LiberoBenchmark:
             quarter of the time.
         cameras: Cameras that observations show.
         step_limit: Overrides the convention's, and is needed where it has none.
+        mesh_faces: Most triangles of a mesh that are drawn (see `detail`); None draws all.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class LiberoBenchmark:
         stepping: str = "exact",
         cameras: Sequence[str] = tuple(CAMERAS),
         step_limit: int | None = None,
+        mesh_faces: int | None = None,
     ) -> None:
         self.convention = find_convention(convention)
         if stepping not in STEPPINGS:
@@ -77,8 +80,13 @@ class LiberoBenchmark:
         self.camera_size = self.convention.camera_size if camera_size is None else int(camera_size)
         if not 8 <= self.camera_size <= 2048:
             raise ForethoughtError(f"camera_size must be between 8 and 2048 pixels; got {camera_size}.")
+        if mesh_faces is not None and mesh_faces < LEAST_FACES:
+            raise ForethoughtError(
+                f"mesh_faces must be at least {LEAST_FACES}, or null to draw all triangles; got {mesh_faces}."
+            )
         self.name = suite
         self.cheap_rendering = bool(cheap_rendering)
+        self.mesh_faces = mesh_faces
         self.stepping = stepping
         self.cameras = tuple(cameras)
         limit = self.convention.step_limit(suite) if step_limit is None else step_limit
@@ -112,6 +120,7 @@ class LiberoBenchmark:
             convention=self.convention,
             camera_size=self.camera_size,
             cheap_rendering=self.cheap_rendering,
+            mesh_faces=self.mesh_faces,
             stepping=self.stepping,
             cameras=self.cameras,
         )
@@ -127,6 +136,7 @@ class LiberoBenchmark:
             "cameras": list(self.cameras),
             "camera_size": self.camera_size,
             "cheap_rendering": self.cheap_rendering,
+            "mesh_faces": self.mesh_faces,
             "stepping": self.stepping,
             "observation": "end of the control step",
             "versions": versions(),
@@ -157,6 +167,7 @@ class LiberoEnv(gymnasium.Env):
         convention: Convention,
         camera_size: int,
         cheap_rendering: bool,
+        mesh_faces: int | None,
         stepping: str,
         cameras: tuple[str, ...],
     ) -> None:
@@ -175,7 +186,7 @@ class LiberoEnv(gymnasium.Env):
         self._first_site_color = self._model.site_rgba.copy()
         self._exact = ExactStepper(self._simulator)
         self._stepper: Stepper = FastStepper(self._simulator) if stepping == "fast" else self._exact
-        self._renderer = CameraRenderer(self._model, camera_size, cheap_rendering)
+        self._renderer = CameraRenderer(self._model, camera_size, cheap_rendering, mesh_faces)
         self._started = False
         self._closed = False
         self.steps = 0
