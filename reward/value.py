@@ -50,7 +50,7 @@ class ValueEnsemble(nn.Module):
             hidden = torch.baddbmm(bias, hidden, weight)
             if depth + 1 < len(self.weights):
                 hidden = F.silu(hidden)
-        return hidden.squeeze(-1)
+        return hidden.squeeze(-1).float()  # a loss is no place for half precision
 
 
 class ValueModel:

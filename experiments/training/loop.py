@@ -20,6 +20,12 @@ Loss: TypeAlias = Callable[[nn.Module, torch.Generator], Tensor]
 """Draws a batch with the generator and returns the module's loss on it."""
 
 
+def mixed_precision() -> torch.autocast:
+    """Matrix products in bfloat16 on the CPU, for the forward pass of a loss: two to four times faster where
+    the processor has instructions for it, and precise enough for gradients."""
+    return torch.autocast("cpu", torch.bfloat16)
+
+
 def fit(
     module: nn.Module,
     loss: Loss,

@@ -37,12 +37,13 @@ from ...world_models.encoder import (
     random_shift,
 )
 from ...world_models.latent import LatentWorldModel
+from ...world_models.latent import load as load_latent
 from ...world_models.retrieval import RetrievalMemory
 from ..evaluation.plan import parse_indices
 from .dataset import EpisodeSet, load_episodes
 from .disagreement import calibrate_disagreement
 from .hindsight import HINDSIGHT_FEATURES, hindsight
-from .loop import Loss, fit
+from .loop import Loss, fit, mixed_precision
 from .self_supervised import JointModel, joint_loss, standardise_ways
 from .transitions import (
     Encoded,
@@ -72,6 +73,7 @@ def train(
     chunk_value: bool = False,
     encoder_steps: int = 2500,
     encoder_batch: int = 256,
+    encoder_from: str | None = None,
     dynamics_steps: int = 5000,
     value_steps: int = 3000,
     batch: int = 512,
@@ -107,6 +109,8 @@ def train(
             as it is.
         encoder_steps: Gradient steps of the encoder.
         encoder_batch: Frames a step of the encoder.
+        encoder_from: Models folder whose encoder this one starts from, as far as their shapes agree; None:
+            from scratch.
         dynamics_steps: Gradient steps of the dynamics.
         value_steps: Gradient steps of each value.
         batch: Samples a step of dynamics and value, each member its own.
@@ -142,10 +146,12 @@ def train(
         )
     torch.manual_seed(seed)
     stage = _Stages(folder / "stages", seed)
+    afterwards = None
     if privileged_supervision:
         encoder = ObservationEncoder(cameras, image_size, PRIVILEGED_FEATURES, backbone)
         data = _seen(encoder, data)
         _standardise(encoder, data, poses=True)
+        _start_from(encoder, encoder_from)
         stage.run("encoder", encoder, _pose_loss(data, encoder, encoder_batch, shift), encoder_steps, 1e-3)
     else:
         if features < HINDSIGHT_FEATURES:
@@ -156,12 +162,13 @@ def train(
         encoder = ObservationEncoder(cameras, image_size, features, backbone)
         data = _seen(encoder, data)
         _standardise(encoder, data, poses=False)
+        _start_from(encoder, encoder_from)
         afterwards = hindsight(data, held_width, ACTION_SPEC.gripper[0])
         standardise_ways(encoder, afterwards)
         joint = JointModel(encoder, horizon, data.actions.shape[1])
         loss = joint_loss(data, afterwards, horizon, encoder_batch, discount)
         stage.run("encoder", joint, loss, encoder_steps, 1e-3)
-    encoded = encode_episodes(encoder, data, privileged_supervision)
+    encoded = encode_episodes(encoder, data, privileged_supervision, afterwards)
     size = encoder.latent_size + CONTEXT_SIZE
     dynamics = ChunkDynamics(size, CONTEXT_SIZE, horizon, data.actions.shape[1], members)
     sample = TransitionSampler(data, encoded, horizon, batch, members)
@@ -169,6 +176,7 @@ def train(
     stage.run("dynamics", dynamics, sample.loss, dynamics_steps, 1e-3)
     lineage = {"data": data.summary(), "seed": seed, "discount": discount}
     lineage |= {"steps": {"encoder": encoder_steps, "dynamics": dynamics_steps, "value": value_steps}}
+    lineage |= {} if encoder_from is None else {"encoder_from": Path(encoder_from).name}
     model = LatentWorldModel(
         encoder,
         dynamics,
@@ -283,6 +291,24 @@ def _standardise(encoder: ObservationEncoder, data: EpisodeSet, poses: bool) -> 
         encoder.std[PROPRIOCEPTION_FEATURES:] = torch.maximum(objects.std(0), floor)
 
 
+def _start_from(encoder: ObservationEncoder, folder: str | None) -> None:
+    """Takes over the weights of another encoder that have the same name and shape, but not its scales."""
+    if folder is None:
+        return
+    other = dict(load_latent(folder).encoder.named_parameters())
+    taken = {
+        name: other[name]
+        for name, own in encoder.named_parameters()
+        if name in other and other[name].shape == own.shape
+    }
+    if not taken:
+        raise ForethoughtError(
+            f"encoder_from='{folder}': that encoder has no weights of the same names and shapes. Train with "
+            "its cameras and image_size, or from scratch with encoder_from=null."
+        )
+    encoder.load_state_dict(taken, strict=False)
+
+
 def _pose_loss(data: EpisodeSet, encoder: ObservationEncoder, batch: int, shift: int) -> Loss:
     physical = physical_states(data)[torch.from_numpy(data.frame_state)]
     target = encoder.standardise(physical)[:, PROPRIOCEPTION_FEATURES:]
@@ -297,7 +323,7 @@ def _pose_loss(data: EpisodeSet, encoder: ObservationEncoder, batch: int, shift:
         seen = {name: image[pick] for name, image in images.items()}
         if shift:
             seen = {name: random_shift(image, generator, shift) for name, image in seen.items()}
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             latent = module(seen, body[pick], words[pick])
         error = F.smooth_l1_loss(
             latent[:, PROPRIOCEPTION_FEATURES:].float(), target[pick], beta=0.05, reduction="none"

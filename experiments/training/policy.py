@@ -14,7 +14,7 @@ from ...text import text_features
 from ...world_models.encoder import PROPRIOCEPTION_FEATURES, proprioception_features, random_shift
 from ...wrappers.policies.reference import FlowPolicyNetwork, ReferencePolicy
 from .dataset import EpisodeSet, load_episodes
-from .loop import fit
+from .loop import fit, mixed_precision
 
 
 def train(
@@ -77,7 +77,7 @@ def train(
             name: random_shift(torch.from_numpy(image[rows]), generator, shift)
             for name, image in data.images.items()
         }
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             condition = module.encoder(images, body[state], words[data.instruction[data.episode[state]]])
         return module.loss(condition.float().repeat(draws, 1), chunks[pick].repeat(draws, 1, 1), generator)
 

@@ -19,7 +19,7 @@ from ...world_models.dynamics import ChunkDynamics
 from ...world_models.encoder import PROPRIOCEPTION_FEATURES, ObservationEncoder
 from .dataset import EpisodeSet
 from .hindsight import HINDSIGHT_FEATURES, Hindsight
-from .loop import Loss
+from .loop import Loss, mixed_precision
 from .transitions import near_weight
 
 WAYS = slice(PROPRIOCEPTION_FEATURES, PROPRIOCEPTION_FEATURES + HINDSIGHT_FEATURES)
@@ -80,7 +80,7 @@ def joint_loss(data: EpisodeSet, afterwards: Hindsight, horizon: int, batch: int
         rows = first[torch.randint(len(first), (batch,), generator=generator).numpy()]
         following = frame_of[after[rows]]
         both = np.concatenate([rows, following])
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             latent = module.encoder(
                 {name: image[both] for name, image in images.items()}, body[both], words[both]
             )

@@ -19,6 +19,8 @@ from ...world_models.encoder import (
     proprioception_features,
 )
 from .dataset import EpisodeSet
+from .hindsight import HINDSIGHT_FEATURES, Hindsight
+from .loop import mixed_precision
 
 BOOTSTRAP = 0.7
 """Share of the episodes that each ensemble member sees."""
@@ -34,6 +36,8 @@ class Encoded:
     Attributes:
         frames: Estimated from the images, ``float32 [F, D]``.
         states: From the simulator's state, ``float32 [S, D]``, or None without privileged supervision.
+        told: ``frames`` with what hindsight tells in place of what was estimated, ``float32 [F, D]``; None:
+            nothing is told.
         weight: Of each state in the loss of the dynamics, ``float32 [S]``, see ``near_weight``; None: one.
         columns: Weight of each number that changes in that loss, see ``column_weights``; None: one.
         keys: Weight of each number in the distances of the retrieval memory, ``float32 [D]``; None: one.
@@ -41,6 +45,7 @@ class Encoded:
 
     frames: Tensor
     states: Tensor | None = None
+    told: Tensor | None = None
     weight: Tensor | None = None
     columns: Tensor | None = None
     keys: np.ndarray | None = None
@@ -101,8 +106,10 @@ def encode_frames(encoder: ObservationEncoder, data: EpisodeSet, instruction: np
 
 
 @torch.no_grad()
-def encode_episodes(encoder: ObservationEncoder, data: EpisodeSet, privileged: bool) -> Encoded:
-    """Latents of every frame and, with ``privileged``, of every state."""
+def encode_episodes(
+    encoder: ObservationEncoder, data: EpisodeSet, privileged: bool, afterwards: Hindsight | None = None
+) -> Encoded:
+    """Latents of every frame and, with ``privileged``, of every state; else with what is known afterwards."""
     frames = encode_frames(encoder, data, data.instruction[data.episode[data.frame_state]])
     context = instruction_context(text_features(data.instructions))[data.instruction[data.episode]]
     first = slice(PROPRIOCEPTION_FEATURES, PROPRIOCEPTION_FEATURES + 3)
@@ -111,11 +118,19 @@ def encode_episodes(encoder: ObservationEncoder, data: EpisodeSet, privileged: b
     if privileged:
         physical = physical_states(data)
         states = torch.cat([encoder.standardise(physical), context], dim=-1)
-        return Encoded(frames, states.clone(), near_weight(physical[:, first]), columns, keys)
+        weight = near_weight(physical[:, first])
+        return Encoded(frames, states.clone(), weight=weight, columns=columns, keys=keys)
     weight = torch.ones(len(data.step))
     ways = frames[:, first] * encoder.std[first] + encoder.mean[first]
     weight[data.frame_state] = near_weight(ways)
-    return Encoded(frames, None, weight, columns, keys)
+    told = None if afterwards is None else frames.clone()
+    if told is not None and afterwards is not None:
+        way = torch.from_numpy(afterwards.way[data.frame_state])
+        known = torch.from_numpy(afterwards.known[data.frame_state])
+        place = slice(first.start, first.start + HINDSIGHT_FEATURES)
+        way = (way - encoder.mean[place]) / encoder.std[place]
+        told[:, place] = torch.where(known, way, frames[:, place])
+    return Encoded(frames, told=told, weight=weight, columns=columns, keys=keys)
 
 
 class TransitionSampler:
@@ -123,7 +138,8 @@ class TransitionSampler:
 
     Half of the chains start at the latent that the encoder estimated from images, so that the model learns
     to live with its errors. With privileged supervision the other half starts at exact states, and all
-    targets are exact; without, starts and targets are the estimates at frames.
+    targets are exact; without, starts are the estimates at frames, and so are targets but for what hindsight
+    tells: where the object was is better known afterwards than seen.
 
     Args:
         data: Episodes.
@@ -190,7 +206,8 @@ class TransitionSampler:
         if self.encoded.states is not None:
             return self.encoded.states[state], torch.ones(state.shape)
         frame = self.frame_of[state]
-        return self.encoded.frames[np.maximum(frame, 0)], torch.from_numpy((frame >= 0).astype(np.float32))
+        frames = self.encoded.frames if self.encoded.told is None else self.encoded.told
+        return frames[np.maximum(frame, 0)], torch.from_numpy((frame >= 0).astype(np.float32))
 
     def jump(self, state: np.ndarray) -> tuple[Tensor, np.ndarray, Tensor, Tensor]:
         """Chunk, following state, success on the way, and weight of the jump from each state."""
@@ -214,10 +231,11 @@ class TransitionSampler:
         for _ in range(2):
             weight = self.weight[state]
             chunk, state, done, known = self.jump(state)
-            latent, logit = module(latent, chunk)
+            with mixed_precision():
+                latent, logit = module(latent, chunk)
             target, seen = self.target(state)
             error = F.smooth_l1_loss(latent, target, beta=0.05, reduction="none")[..., : len(self.column)]
-            miss = F.binary_cross_entropy_with_logits(logit, done, reduction="none")
+            miss = F.binary_cross_entropy_with_logits(logit.float(), done, reduction="none")
             total = total + (((error * self.column).mean(-1) * seen * weight + 0.1 * miss) * known).mean()
         return total
 

@@ -22,7 +22,7 @@ from ...text import text_features
 from ...world_models.dynamics import ChunkDynamics
 from ...world_models.encoder import CONTEXT_SIZE, ObservationEncoder
 from .dataset import EpisodeSet
-from .loop import Loss
+from .loop import Loss, mixed_precision
 from .transitions import Encoded, TransitionSampler, encode_frames
 
 LOG = logging.getLogger(__name__)
@@ -223,7 +223,8 @@ def value_loss(source: ValueData, scheme: Scheme) -> Loss:
     """What ``fit`` minimises: the scheme's loss on batches of the source."""
 
     def loss(module: nn.Module, generator: torch.Generator) -> Tensor:
-        return scheme.loss(module, source.draw(generator))
+        with mixed_precision():
+            return scheme.loss(module, source.draw(generator))
 
     return loss
 
@@ -235,7 +236,8 @@ def chunk_value_loss(source: ValueData, scheme: Outcome) -> Loss:
     def loss(module: nn.Module, generator: torch.Generator) -> Tensor:
         start, state = source.sample.draw(generator)
         chunk, _, _, known = source.sample.jump(state)
-        return scheme.fit(module, source.moments(state, beside(start, chunk), known), source.discount)
+        with mixed_precision():
+            return scheme.fit(module, source.moments(state, beside(start, chunk), known), source.discount)
 
     return loss
 

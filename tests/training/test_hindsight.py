@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
 from forethought.experiments.training.dataset import EpisodeSet
-from forethought.experiments.training.hindsight import hindsight
+from forethought.experiments.training.hindsight import HINDSIGHT_FEATURES, hindsight
+from forethought.experiments.training.self_supervised import WAYS
+from forethought.experiments.training.transitions import TransitionSampler, encode_episodes
+from forethought.world_models.encoder import ObservationEncoder
 
 OPEN, CLOSE = -1.0, 1.0
 EMPTY, HELD, WIDE = 0.001, 0.03, 0.08
@@ -115,3 +121,23 @@ def test_a_short_interruption_does_not_end_a_hold(gap, holds):
         assert (between == 0).all()
     else:
         assert (found.way[20 + gap + 2 :, :3] == 0).all()
+
+
+def test_jumps_lead_to_what_is_known_afterwards_and_start_from_what_was_seen():
+    data = played((True, REACH + GRASP), (False, REACH + GRASP))
+    every = np.arange(len(data.step))
+    picture = np.random.default_rng(0).integers(0, 255, (len(every), 16, 16, 3), dtype=np.uint8)
+    data = replace(data, images={"wrist": picture}, frame_state=every)
+    encoder = ObservationEncoder(["wrist"], image_size=16, features=8)
+    encoder.std[WAYS] = 0.5
+    afterwards = told(data)
+    encoded = encode_episodes(encoder, data, False, afterwards)
+    won = len(REACH + GRASP) + 1
+    target, known = TransitionSampler(data, encoded, 4, 8, 1).target(every)
+    assert known.all()
+    np.testing.assert_allclose(target[:won, WAYS], afterwards.way[:won] / 0.5, atol=1e-6)
+    assert (target[won:] == encoded.frames[won:]).all()
+    unknown = [*range(WAYS.start), *range(WAYS.start + HINDSIGHT_FEATURES, target.shape[1])]
+    assert (target[:, unknown] == encoded.frames[:, unknown]).all()
+    start, state = TransitionSampler(data, encoded, 4, 8, 1).draw(torch.Generator().manual_seed(0))
+    assert (start[0] == encoded.frames[state[0]]).all()

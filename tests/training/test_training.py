@@ -155,6 +155,27 @@ def test_second_run_trains_nothing_again(trained, rollouts, monkeypatch):
     assert torch.equal(latent.load(trained).step(start, towards([0.1, 0.1, 0.0]).repeat(2, 0)).latent, before)
 
 
+def test_an_encoder_can_start_from_another_models(trained, rollouts, tmp_path):
+    settings = {
+        "rollouts": [str(rollouts)],
+        "cameras": CAMERAS,
+        "image_size": 16,
+        "horizon": episodes.HORIZON,
+    }
+    settings |= {"dynamics_steps": 5, "value_steps": 5, "batch": 32, "members": 2, "seed": 1}
+    wanted = dict(latent.load(trained).encoder.named_parameters())
+    for name, options in {"same": {}, "other": {"privileged_supervision": False, "features": 7}}.items():
+        folder = models.train(
+            out=str(tmp_path / name), encoder_from=str(trained), encoder_steps=1, **options, **settings
+        )
+        found = dict(latent.load(folder).encoder.named_parameters())
+        for key in ("towers.0.convolutions.0.weight", "head.0.weight", "text.bias"):
+            assert torch.allclose(found[key], wanted[key], atol=5e-3), key
+        assert json.loads((folder / "config.json").read_text())["lineage"]["encoder_from"] == trained.name
+    with pytest.raises(ForethoughtError, match="no weights of the same names and shapes"):
+        models._start_from(nn.Module(), str(trained))
+
+
 def test_images_alone_train_a_model_too(rollouts, tmp_path):
     folder = models.train(
         rollouts=[str(rollouts)],
