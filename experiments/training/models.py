@@ -22,11 +22,13 @@ from torch import Tensor, nn
 
 from ...interfaces import ForethoughtError
 from ...reward.calibration import METHODS
+from ...reward.chunk_value import FILE as CHUNK_VALUE_FILE
 from ...reward.chunk_value import ChunkValue
 from ...reward.schemes import find_scheme
 from ...reward.schemes.outcome import DISCOUNTED
 from ...reward.value import ValueEnsemble, ValueModel
 from ...text import text_features
+from ...weights import shrink
 from ...world_models.dynamics import ChunkDynamics
 from ...world_models.encoder import (
     CONTEXT_SIZE,
@@ -36,8 +38,10 @@ from ...world_models.encoder import (
     proprioception_features,
     random_shift,
 )
+from ...world_models.latent import FILE as WORLD_MODEL_FILE
 from ...world_models.latent import LatentWorldModel
 from ...world_models.latent import load as load_latent
+from ...world_models.retrieval import FILE as MEMORY_FILE
 from ...world_models.retrieval import RetrievalMemory
 from ..evaluation.plan import parse_indices
 from .dataset import EpisodeSet, load_episodes
@@ -81,6 +85,7 @@ def train(
     shift: int = 0,
     memory_entries: int = 24000,
     init_states: str | Sequence[int] = "all",
+    eight_bits: bool = False,
     seed: int = 0,
 ) -> Path:
     """Trains encoder, dynamics, values and memory from the folders and writes a models folder.
@@ -119,6 +124,7 @@ def train(
         memory_entries: At most so many chunks in the memory.
         init_states: Only episodes that started there are learned from, such as ``0-21``: the others can then
             judge the result.
+        eight_bits: Whether the files hold their matrices in 8 bits in place of 16, see ``weights.shrink``.
         seed: Of initialisation and batches.
 
     Returns:
@@ -185,6 +191,7 @@ def train(
     )
     model.save(folder, lineage)
     misread = misread_frames(encoder, data, seed) if mismatched > 0 else None
+    files = [WORLD_MODEL_FILE, MEMORY_FILE]
     errors: dict[str, tuple[float, float] | None] = {}
     for index, scheme in enumerate(chosen):
         value = ValueEnsemble(size, members)
@@ -209,6 +216,7 @@ def train(
             errors[scheme.name] = None if mended is None else mended.error
         name = "value.safetensors" if index == 0 else f"value_{scheme.name}.safetensors"
         ValueModel(value, scheme.name, mended).save(folder / name)
+        files.append(name)
     if errors:
         lineage |= {"calibration": {"method": calibration, "error": errors}}
     if chunk_value:
@@ -217,8 +225,11 @@ def train(
         loss = chunk_value_loss(source, DISCOUNTED)
         stage.run("chunk_value", judge, loss, value_steps, 1e-3, weight_decay=1e-2)
         ChunkValue(judge, DISCOUNTED.name).save(folder)
+        files.append(CHUNK_VALUE_FILE)
     memory = build_memory(data, encoded, horizon, memory_entries, seed)
     memory.save(folder)
+    for name in files if eight_bits else ():
+        shrink(folder / name)
     description = {
         "world_model": {"kind": "latent"},
         "reward": {"kind": "value"},

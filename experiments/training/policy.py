@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ...text import text_features
+from ...weights import shrink
 from ...world_models.encoder import PROPRIOCEPTION_FEATURES, proprioception_features, random_shift
 from ...wrappers.policies.reference import FlowPolicyNetwork, ReferencePolicy
 from .dataset import EpisodeSet, load_episodes
@@ -32,6 +33,7 @@ def train(
     draws: int = 4,
     shift: int = 1,
     learning_rate: float = 1e-3,
+    eight_bits: bool = False,
     seed: int = 0,
 ) -> Path:
     """Trains on the successful episodes below the folders and writes ``out/file``.
@@ -50,6 +52,7 @@ def train(
         draws: Noises and flow times drawn for each frame; they share its encoding.
         shift: Random image shift, pixels.
         learning_rate: Peak learning rate.
+        eight_bits: Whether the file holds its matrices in 8 bits in place of 16, see ``weights.shrink``.
         seed: Of initialisation and batches.
 
     Returns:
@@ -94,6 +97,8 @@ def train(
     lineage = {"data": data.summary(), "steps": steps, "batch": batch, "seed": seed, "loss": round(final, 5)}
     lineage |= {"per_task": per_task, "shift": shift, "learning_rate": learning_rate}
     ReferencePolicy(network, ACTION_SPEC, lineage=lineage).save(target)
+    if eight_bits:
+        shrink(target)
     return target
 
 
