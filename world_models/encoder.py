@@ -23,6 +23,8 @@ from ..text import TEXT_SIZE, text_features
 PROPRIOCEPTION_FEATURES = 11
 CONTEXT_SIZE = 16
 PRIVILEGED_FEATURES = 18
+WAY_FEATURES = 6
+"""Numbers of the ways from the gripper to two places."""
 
 
 @lru_cache(maxsize=1)
@@ -122,10 +124,16 @@ class ObservationEncoder(nn.Module):
         features: Size of the learned part of the latent.
         backbone: The pretrained image model whose patch tokens the towers read instead of pixels (see
             ``backbone.load_backbone``), or None for towers learned from scratch.
+        places: Whether the first six learned numbers are the ways from the gripper to two places. The network
+            then tells where the places are, which does not change with the gripper, and whether the first is
+            in the hand; the ways follow from the gripper's position.
+        place_mean: Mean of the places in training, metres ``[6]``, with ``place_std`` their scale.
     """
 
     mean: Tensor
     std: Tensor
+    place_mean: Tensor
+    place_std: Tensor
 
     def __init__(
         self,
@@ -133,9 +141,11 @@ class ObservationEncoder(nn.Module):
         image_size: int = 64,
         features: int = PRIVILEGED_FEATURES,
         backbone: str | None = None,
+        places: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
+        self.places = places
         self.cameras = tuple(cameras)
         self.image_size = image_size
         self.features = features
@@ -153,10 +163,13 @@ class ObservationEncoder(nn.Module):
             nn.SiLU(),
             nn.Linear(384, 256),
             nn.SiLU(),
-            nn.Linear(256, features),
+            nn.Linear(256, features + places),
         )
         self.register_buffer("mean", torch.zeros(PROPRIOCEPTION_FEATURES + features))
         self.register_buffer("std", torch.ones(PROPRIOCEPTION_FEATURES + features))
+        if places:
+            self.register_buffer("place_mean", torch.zeros(WAY_FEATURES))
+            self.register_buffer("place_std", torch.ones(WAY_FEATURES))
 
     @property
     def latent_size(self) -> int:
@@ -187,7 +200,18 @@ class ObservationEncoder(nn.Module):
             for name, tower in zip(self.cameras, self.towers, strict=True)
         ]
         visual = self.head(torch.cat([*seen, body, words], dim=-1).float())
+        if self.places:
+            visual = self._ways(visual.float(), proprioception[..., :3])
         return torch.cat([body, visual], dim=-1)
+
+    def _ways(self, visual: Tensor, gripper: Tensor) -> Tensor:
+        """Ways in latent units, ``[B, features]``, from what the head says of the places, ``[B, features +
+        1]``; what is in the hand, as its last number says, is no way off."""
+        apart = self.place_mean + self.place_std * visual[..., :WAY_FEATURES] - gripper.repeat(1, 2)
+        away = torch.sigmoid(-visual[..., -1:])
+        apart = torch.cat([away * apart[..., :3], apart[..., 3:]], dim=-1)
+        way = slice(PROPRIOCEPTION_FEATURES, PROPRIOCEPTION_FEATURES + WAY_FEATURES)
+        return torch.cat([apart / self.std[way], visual[..., WAY_FEATURES:-1]], dim=-1)
 
 
 def random_shift(image: Tensor, generator: torch.Generator, pixels: int = 2) -> Tensor:

@@ -135,6 +135,7 @@ class LatentWorldModel:
                 "image_size": self.encoder.image_size,
                 "features": self.encoder.features,
                 **({} if self.encoder.backbone is None else {"backbone": self.encoder.backbone}),
+                **({"places": True} if self.encoder.places else {}),
             },
             "dynamics": self.dynamics.shape,
             "privileged_supervision": self.privileged_supervision,

@@ -165,14 +165,14 @@ def train(
                 f"features={features}: {HINDSIGHT_FEATURES} numbers of a latent are known in hindsight; "
                 "give it at least as many."
             )
-        encoder = ObservationEncoder(cameras, image_size, features, backbone)
+        encoder = ObservationEncoder(cameras, image_size, features, backbone, places=True)
         data = _seen(encoder, data)
         _standardise(encoder, data, poses=False)
         _start_from(encoder, encoder_from)
         afterwards = hindsight(data, held_width, ACTION_SPEC.gripper[0])
-        standardise_ways(encoder, afterwards)
+        standardise_ways(encoder, data, afterwards)
         joint = JointModel(encoder, horizon, data.actions.shape[1])
-        loss = joint_loss(data, afterwards, horizon, encoder_batch, discount)
+        loss = joint_loss(data, afterwards, horizon, encoder_batch, discount, ACTION_SPEC.gripper[0])
         stage.run("encoder", joint, loss, encoder_steps, 1e-3)
     encoded = encode_episodes(encoder, data, privileged_supervision, afterwards)
     size = encoder.latent_size + CONTEXT_SIZE

@@ -1,10 +1,10 @@
 """A latent learned from images and outcomes alone: encoder, one-member dynamics and value trained together.
 
 Its first numbers are the ways to the next grasp and to the end of the task, which successful episodes tell in
-hindsight. For the others the encoder must make the next latent predictable (joint embedding prediction), tell
-how the episode ends (value), and know which chunk led from one latent to the next (inverse dynamics). A
-Gaussian sketch of them (after SIGReg, Balestriero and LeCun 2025, arXiv 2511.08544) keeps them from
-collapsing.
+hindsight; in the others these places at least stay where they are. For the other numbers the encoder must
+make the next latent predictable (joint embedding prediction), tell how the episode ends (value), and know
+which chunk led from one latent to the next (inverse dynamics). A Gaussian sketch of them (after SIGReg,
+Balestriero and LeCun 2025, arXiv 2511.08544) keeps them from collapsing.
 """
 
 from __future__ import annotations
@@ -51,15 +51,36 @@ def gaussian_sketch(latent: Tensor, generator: torch.Generator, directions: int 
     return (gap * normal).mean()
 
 
-def standardise_ways(encoder: ObservationEncoder, afterwards: Hindsight) -> None:
-    """Gives the encoder the scale of the ways, so that they are trained in latent units."""
+def standardise_ways(encoder: ObservationEncoder, data: EpisodeSet, afterwards: Hindsight) -> None:
+    """Gives the encoder the scales of the ways and of the places that they lead to."""
     for column, place in enumerate(range(WAYS.start, WAYS.stop)):
-        known = afterwards.way[afterwards.known[:, column], column]
-        encoder.std[place] = max(float(known.std()), 0.02) if len(known) else 0.1
+        rows = np.flatnonzero(afterwards.known[:, column])
+        way = afterwards.way[rows, column]
+        where = data.proprioception[rows, column % 3] + way
+        encoder.std[place] = max(float(way.std()), 0.02) if len(rows) else 0.1
+        encoder.place_mean[column] = float(where.mean()) if len(rows) else 0.0
+        encoder.place_std[column] = max(float(where.std()), 0.02) if len(rows) else 0.1
 
 
-def joint_loss(data: EpisodeSet, afterwards: Hindsight, horizon: int, batch: int, discount: float) -> Loss:
-    """Loss of a ``JointModel`` on pairs of frames one chunk apart."""
+def place_drift(way: Tensor, gripper: Tensor, scale: Tensor) -> Tensor:
+    """How far the places move from the first of two frames to the second, ``[B, 6]`` in latent units.
+
+    Args:
+        way: Ways to the places, latent units ``[2, B, 6]``.
+        gripper: Where the gripper is, metres ``[2, B, 3]``.
+        scale: Metres in a latent unit, ``[6]``.
+    """
+    return way[1] - way[0] + (gripper[1] - gripper[0]).repeat(1, 2) / scale
+
+
+def joint_loss(
+    data: EpisodeSet, afterwards: Hindsight, horizon: int, batch: int, discount: float, gripper: int
+) -> Loss:
+    """Loss of a ``JointModel`` on pairs of frames one chunk apart.
+
+    Where nothing is told, in episodes that failed, places are at least the same in both frames: that of the
+    grasp while the gripper is told to be open, index ``gripper`` of an action, that of the end always.
+    """
     frame_of = np.full(len(data.step), -1)
     frame_of[data.frame_state] = np.arange(len(data.frame_state))
     after = data.after(data.frame_state, horizon)
@@ -73,7 +94,9 @@ def joint_loss(data: EpisodeSet, afterwards: Hindsight, horizon: int, batch: int
     chunks = torch.from_numpy(data.chunks(data.frame_state, horizon))
     way = torch.from_numpy(afterwards.way[data.frame_state])
     known = torch.from_numpy(afterwards.known[data.frame_state].astype(np.float32))
-    known = known * near_weight(way[:, :3])[:, None] * torch.tensor([3.0] * 3 + [1.0] * 3)
+    column = torch.tensor([3.0] * 3 + [1.0] * 3)
+    known = known * near_weight(way[:, :3])[:, None] * column
+    opened = torch.from_numpy(data.actions[data.frame_state, gripper] <= 0)
 
     def loss(module: nn.Module, generator: torch.Generator) -> Tensor:
         assert isinstance(module, JointModel)
@@ -96,6 +119,13 @@ def joint_loss(data: EpisodeSet, afterwards: Hindsight, horizon: int, batch: int
             latent[:, WAYS], way[both] / module.encoder.std[WAYS], beta=0.05, reduction="none"
         )
         told = (told * known[both]).mean()
-        return prediction + outcome + imagined + 0.3 * inverse + 5 * sketch + told
+        pair = both.reshape(2, -1)
+        drift = place_drift(
+            latent[:, WAYS].unflatten(0, (2, -1)), body[pair][..., :3], module.encoder.std[WAYS]
+        )
+        resting = opened[pair].all(0)[:, None] | (column == 1.0)
+        steady = F.smooth_l1_loss(drift, torch.zeros_like(drift), beta=0.05, reduction="none")
+        steady = (steady * resting).mean()
+        return prediction + outcome + imagined + 0.3 * inverse + 5 * sketch + told + steady
 
     return loss

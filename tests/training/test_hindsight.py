@@ -10,7 +10,13 @@ import torch
 
 from forethought.experiments.training.dataset import EpisodeSet
 from forethought.experiments.training.hindsight import HINDSIGHT_FEATURES, hindsight
-from forethought.experiments.training.self_supervised import WAYS
+from forethought.experiments.training.self_supervised import (
+    WAYS,
+    JointModel,
+    joint_loss,
+    place_drift,
+    standardise_ways,
+)
 from forethought.experiments.training.transitions import TransitionSampler, encode_episodes
 from forethought.world_models.encoder import ObservationEncoder
 
@@ -128,9 +134,10 @@ def test_jumps_lead_to_what_is_known_afterwards_and_start_from_what_was_seen():
     every = np.arange(len(data.step))
     picture = np.random.default_rng(0).integers(0, 255, (len(every), 16, 16, 3), dtype=np.uint8)
     data = replace(data, images={"wrist": picture}, frame_state=every)
-    encoder = ObservationEncoder(["wrist"], image_size=16, features=8)
-    encoder.std[WAYS] = 0.5
+    encoder = ObservationEncoder(["wrist"], image_size=16, features=8, places=True)
     afterwards = told(data)
+    standardise_ways(encoder, data, afterwards)
+    encoder.std[WAYS] = 0.5
     encoded = encode_episodes(encoder, data, False, afterwards)
     won = len(REACH + GRASP) + 1
     target, known = TransitionSampler(data, encoded, 4, 8, 1).target(every)
@@ -141,3 +148,53 @@ def test_jumps_lead_to_what_is_known_afterwards_and_start_from_what_was_seen():
     assert (target[:, unknown] == encoded.frames[:, unknown]).all()
     start, state = TransitionSampler(data, encoded, 4, 8, 1).draw(torch.Generator().manual_seed(0))
     assert (start[0] == encoded.frames[state[0]]).all()
+
+
+def test_places_stay_where_they_are_while_the_gripper_moves():
+    torch.manual_seed(0)
+    encoder = ObservationEncoder(["wrist"], image_size=16, features=8, places=True)
+    encoder.std[WAYS] = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    encoder.place_mean[:], encoder.place_std[:] = 0.3, 0.1
+    visual, gripper = torch.randn(4, 9), torch.randn(4, 3)
+    visual[:, 8] = torch.tensor([-30.0, 0.0, 30.0, -30.0])  # not in the hand, half, in the hand
+    way = encoder._ways(visual, gripper)
+    place = way[:, :6] * encoder.std[WAYS] + gripper.repeat(1, 2)
+    torch.testing.assert_close(place[:, 3:], 0.3 + 0.1 * visual[:, 3:6])
+    torch.testing.assert_close(place[[0, 3], :3], 0.3 + 0.1 * visual[[0, 3], :3])
+    torch.testing.assert_close(place[2, :3], gripper[2])
+    torch.testing.assert_close(place[1, :3], 0.5 * (0.3 + 0.1 * visual[1, :3] + gripper[1]))
+    torch.testing.assert_close(way[:, 6:], visual[:, 6:8])
+
+
+def test_places_that_move_with_the_gripper_drift_and_those_that_stay_do_not():
+    gripper, place, scale = (
+        torch.randn(2, 5, 3),
+        torch.randn(5, 6),
+        torch.tensor([0.1, 0.2, 0.5, 1.0, 2.0, 3.0]),
+    )
+    still = (place - gripper.repeat(1, 1, 2)) / scale
+    torch.testing.assert_close(place_drift(still, gripper, scale), torch.zeros(5, 6), atol=1e-4, rtol=0)
+    carried = torch.stack([still[0], still[0]])
+    expected = (gripper[1] - gripper[0]).repeat(1, 2) / scale
+    torch.testing.assert_close(place_drift(carried, gripper, scale), expected)
+
+
+def test_an_open_gripper_that_takes_places_along_is_wrong_even_where_nothing_is_told():
+    losses = []
+    for command in (OPEN, CLOSE):
+        data = played((False, [(command, WIDE)] * 12))
+        every = np.arange(len(data.step))
+        black = np.zeros((len(every), 16, 16, 3), np.uint8)
+        data = replace(data, images={"wrist": black}, frame_state=every)
+        afterwards = told(data)
+        assert not afterwards.known.any()
+        torch.manual_seed(0)
+        encoder = ObservationEncoder(["wrist"], image_size=16, features=8)
+        encoder.std[WAYS] = 0.01
+        model = JointModel(encoder, 1, 7)
+        for parameter in model.parameters():  # ways that never change, whatever the gripper does
+            parameter.data.zero_()
+        loss = joint_loss(data, afterwards, 1, 256, 0.9, 6)
+        losses.append(float(loss(model, torch.Generator().manual_seed(0)).detach()))
+    # One of the six numbers moves by 1 cm, which is one latent unit.
+    assert losses[0] - losses[1] == pytest.approx((1 - 0.025) / 6, abs=0.02)
