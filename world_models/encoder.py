@@ -124,9 +124,9 @@ class ObservationEncoder(nn.Module):
         features: Size of the learned part of the latent.
         backbone: The pretrained image model whose patch tokens the towers read instead of pixels (see
             ``backbone.load_backbone``), or None for towers learned from scratch.
-        places: Whether the first six learned numbers are the ways from the gripper to two places. The network
-            then tells where the places are, which does not change with the gripper, and whether the first is
-            in the hand; the ways follow from the gripper's position.
+        places: Whether the first seven learned numbers are the ways from the gripper to two places, and the
+            probability that what is at the first is in the hand. The network then tells where the places are,
+            which does not change with the gripper; the ways follow from the gripper's position.
         place_mean: Mean of the places in training, metres ``[6]``, with ``place_std`` their scale.
     """
 
@@ -163,7 +163,7 @@ class ObservationEncoder(nn.Module):
             nn.SiLU(),
             nn.Linear(384, 256),
             nn.SiLU(),
-            nn.Linear(256, features + places),
+            nn.Linear(256, features),
         )
         self.register_buffer("mean", torch.zeros(PROPRIOCEPTION_FEATURES + features))
         self.register_buffer("std", torch.ones(PROPRIOCEPTION_FEATURES + features))
@@ -205,13 +205,13 @@ class ObservationEncoder(nn.Module):
         return torch.cat([body, visual], dim=-1)
 
     def _ways(self, visual: Tensor, gripper: Tensor) -> Tensor:
-        """Ways in latent units, ``[B, features]``, from what the head says of the places, ``[B, features +
-        1]``; what is in the hand, as its last number says, is no way off."""
+        """The learned numbers ``[B, features]`` from what the head says, places in place of ways; what is in
+        the hand is no way off."""
         apart = self.place_mean + self.place_std * visual[..., :WAY_FEATURES] - gripper.repeat(1, 2)
-        away = torch.sigmoid(-visual[..., -1:])
-        apart = torch.cat([away * apart[..., :3], apart[..., 3:]], dim=-1)
-        way = slice(PROPRIOCEPTION_FEATURES, PROPRIOCEPTION_FEATURES + WAY_FEATURES)
-        return torch.cat([apart / self.std[way], visual[..., WAY_FEATURES:-1]], dim=-1)
+        held = torch.sigmoid(visual[..., WAY_FEATURES : WAY_FEATURES + 1])
+        apart = torch.cat([(1 - held) * apart[..., :3], apart[..., 3:]], dim=-1)
+        scale = self.std[PROPRIOCEPTION_FEATURES : PROPRIOCEPTION_FEATURES + WAY_FEATURES]
+        return torch.cat([apart / scale, held, visual[..., WAY_FEATURES + 1 :]], dim=-1)
 
 
 def random_shift(image: Tensor, generator: torch.Generator, pixels: int = 2) -> Tensor:

@@ -2,7 +2,8 @@
 
 An episode that succeeded says, at its end, where the object was all along: where the gripper closed on it.
 And it says where the goal is: where the gripper was when the task was done. Both are read from
-proprioception, commands and success alone, which every robot has; no simulator state is involved.
+proprioception, commands and success alone, which every robot has; no simulator state is involved. Whether
+something is held the fingers tell in every episode.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import numpy as np
 
 from .dataset import EpisodeSet
 
-HINDSIGHT_FEATURES = 6
-"""Numbers that are known in hindsight: way to the next grasp (3, m) and to the end of the task (3, m)."""
+HINDSIGHT_FEATURES = 7
+"""Numbers that are known in hindsight: way to the next grasp (3, m) and to the end of the task (3, m), and
+whether something is held, which the fingers tell in every episode."""
 
 CLOSED_STEPS = 4
 """Control steps that fingers get to close before what is between them counts as held."""
@@ -37,10 +39,22 @@ class Hindsight:
         way: Position to come minus position now, metres, ``float32 [S, 6]``: of the next grasp (zero while
             something is held) and of the end of the task.
         known: Whether each number is, ``bool [S, 6]``. Nothing is known in episodes that failed.
+        held: Whether something is between the fingers, ``bool [S]``.
+        sure: Whether that is known, ``bool [S]``: not while they close.
     """
 
     way: np.ndarray
     known: np.ndarray
+    held: np.ndarray
+    sure: np.ndarray
+
+    def told(self, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """All that is known of states ``int64 [n]``: ways (m) and whether something is held, ``float32 [n,
+        7]``, and which of it is, ``bool [n, 7]``."""
+        numbers = np.concatenate([self.way[states], self.held[states, None]], axis=1)
+        return numbers.astype(np.float32), np.concatenate(
+            [self.known[states], self.sure[states, None]], axis=1
+        )
 
 
 def hindsight(data: EpisodeSet, held_width: float, gripper: int) -> Hindsight:
@@ -53,7 +67,7 @@ def hindsight(data: EpisodeSet, held_width: float, gripper: int) -> Hindsight:
     """
     held, opened = _held(data, held_width, gripper)
     position = data.proprioception[:, :3]
-    way = np.zeros((len(position), HINDSIGHT_FEATURES), np.float32)
+    way = np.zeros((len(position), 6), np.float32)
     known = np.zeros(way.shape, bool)
     first = np.flatnonzero(data.step == 0)
     for episode in np.flatnonzero(data.success):
@@ -66,7 +80,8 @@ def hindsight(data: EpisodeSet, held_width: float, gripper: int) -> Hindsight:
             way[before:grasp, :3] = position[grasp] - position[before:grasp]
             known[before : end + 1, :3] = True
             before = end + 1
-    return Hindsight(way, known)
+    closing = np.arange(len(position)) - opened
+    return Hindsight(way, known, held, (closing == 0) | (closing >= CLOSED_STEPS))
 
 
 def _held(data: EpisodeSet, held_width: float, gripper: int) -> tuple[np.ndarray, np.ndarray]:

@@ -100,7 +100,7 @@ def train(
         horizon: Chunk length H, control steps.
         privileged_supervision: Whether simulator state supervises training.
         features: Size of the learned latent without privileged supervision (with it: the poses' 18 numbers),
-            the 6 numbers known in hindsight included.
+            the 7 numbers known in hindsight included.
         held_width: Without privileged supervision: fingers that stay this far apart after a command to close
             hold something, metres. See ``hindsight``.
         discount: γ of the value, per control step.
@@ -172,7 +172,7 @@ def train(
         afterwards = hindsight(data, held_width, ACTION_SPEC.gripper[0])
         standardise_ways(encoder, data, afterwards)
         joint = JointModel(encoder, horizon, data.actions.shape[1])
-        loss = joint_loss(data, afterwards, horizon, encoder_batch, discount, ACTION_SPEC.gripper[0])
+        loss = joint_loss(data, afterwards, horizon, encoder_batch, discount)
         stage.run("encoder", joint, loss, encoder_steps, 1e-3)
     encoded = encode_episodes(encoder, data, privileged_supervision, afterwards)
     size = encoder.latent_size + CONTEXT_SIZE

@@ -1,10 +1,11 @@
 """A latent learned from images and outcomes alone: encoder, one-member dynamics and value trained together.
 
 Its first numbers are the ways to the next grasp and to the end of the task, which successful episodes tell in
-hindsight; in the others these places at least stay where they are. For the other numbers the encoder must
-make the next latent predictable (joint embedding prediction), tell how the episode ends (value), and know
-which chunk led from one latent to the next (inverse dynamics). A Gaussian sketch of them (after SIGReg,
-Balestriero and LeCun 2025, arXiv 2511.08544) keeps them from collapsing.
+hindsight; in the others these places at least stay where they are. The next says whether something is held.
+For the other numbers the encoder must make the next latent predictable (joint embedding prediction), tell
+how the episode ends (value), and know which chunk led from one latent to the next (inverse dynamics). A
+Gaussian sketch of them (after SIGReg, Balestriero and LeCun 2025, arXiv 2511.08544) keeps them from
+collapsing.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ from torch import Tensor, nn
 
 from ...text import text_features
 from ...world_models.dynamics import ChunkDynamics
-from ...world_models.encoder import PROPRIOCEPTION_FEATURES, ObservationEncoder
+from ...world_models.encoder import PROPRIOCEPTION_FEATURES, WAY_FEATURES, ObservationEncoder
 from .dataset import EpisodeSet
-from .hindsight import HINDSIGHT_FEATURES, Hindsight
+from .hindsight import Hindsight
 from .loop import Loss, mixed_precision
 from .transitions import near_weight
 
-WAYS = slice(PROPRIOCEPTION_FEATURES, PROPRIOCEPTION_FEATURES + HINDSIGHT_FEATURES)
-"""The numbers of a latent that hindsight supervises."""
+WAYS = slice(PROPRIOCEPTION_FEATURES, PROPRIOCEPTION_FEATURES + WAY_FEATURES)
+HELD = WAYS.stop
+"""The numbers of a latent that hindsight supervises: ways, and whether something is held."""
 
 
 class JointModel(nn.Module):
@@ -73,13 +75,11 @@ def place_drift(way: Tensor, gripper: Tensor, scale: Tensor) -> Tensor:
     return way[1] - way[0] + (gripper[1] - gripper[0]).repeat(1, 2) / scale
 
 
-def joint_loss(
-    data: EpisodeSet, afterwards: Hindsight, horizon: int, batch: int, discount: float, gripper: int
-) -> Loss:
+def joint_loss(data: EpisodeSet, afterwards: Hindsight, horizon: int, batch: int, discount: float) -> Loss:
     """Loss of a ``JointModel`` on pairs of frames one chunk apart.
 
     Where nothing is told, in episodes that failed, places are at least the same in both frames: that of the
-    grasp while the gripper is told to be open, index ``gripper`` of an action, that of the end always.
+    grasp while nothing is held, that of the end always.
     """
     frame_of = np.full(len(data.step), -1)
     frame_of[data.frame_state] = np.arange(len(data.frame_state))
@@ -96,7 +96,9 @@ def joint_loss(
     known = torch.from_numpy(afterwards.known[data.frame_state].astype(np.float32))
     column = torch.tensor([3.0] * 3 + [1.0] * 3)
     known = known * near_weight(way[:, :3])[:, None] * column
-    opened = torch.from_numpy(data.actions[data.frame_state, gripper] <= 0)
+    held = torch.from_numpy(afterwards.held[data.frame_state].astype(np.float32))
+    sure = torch.from_numpy(afterwards.sure[data.frame_state].astype(np.float32))
+    empty = (held == 0) & (sure > 0)
 
     def loss(module: nn.Module, generator: torch.Generator) -> Tensor:
         assert isinstance(module, JointModel)
@@ -114,16 +116,18 @@ def joint_loss(
         outcome = F.binary_cross_entropy_with_logits(module.value(latent).squeeze(-1), label[both])
         imagined = F.binary_cross_entropy_with_logits(module.value(predicted).squeeze(-1), label[following])
         inverse = F.mse_loss(module.inverse(torch.cat([now, then], dim=-1)), chunks[rows].flatten(1))
-        sketch = gaussian_sketch(latent[:, WAYS.stop :], generator)
+        sketch = gaussian_sketch(latent[:, HELD + 1 :], generator)
         told = F.smooth_l1_loss(
             latent[:, WAYS], way[both] / module.encoder.std[WAYS], beta=0.05, reduction="none"
         )
         told = (told * known[both]).mean()
+        holds = latent[:, HELD].clamp(1e-4, 1 - 1e-4)
+        told = told + (F.binary_cross_entropy(holds, held[both], reduction="none") * sure[both]).mean()
         pair = both.reshape(2, -1)
         drift = place_drift(
             latent[:, WAYS].unflatten(0, (2, -1)), body[pair][..., :3], module.encoder.std[WAYS]
         )
-        resting = opened[pair].all(0)[:, None] | (column == 1.0)
+        resting = empty[pair].all(0)[:, None] | (column == 1.0)
         steady = F.smooth_l1_loss(drift, torch.zeros_like(drift), beta=0.05, reduction="none")
         steady = (steady * resting).mean()
         return prediction + outcome + imagined + 0.3 * inverse + 5 * sketch + told + steady

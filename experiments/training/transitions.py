@@ -75,7 +75,7 @@ def column_weights(size: int, privileged: bool) -> Tensor:
     body = [2.0] * 3 + [0.3] * 6 + [2.0] * 2 + [4.0] * 3
     if privileged:
         return torch.tensor(body + [0.3] * 6 + [1.0] * 3 + [0.1] * 6)
-    return torch.tensor(body + [1.0] * 3 + [0.3] * (size - len(body) - 3))
+    return torch.tensor(body + [1.0] * 3 + [2.0] + [0.3] * (size - len(body) - 4))
 
 
 def key_weights(size: int, privileged: bool) -> np.ndarray:
@@ -88,7 +88,7 @@ def key_weights(size: int, privileged: bool) -> np.ndarray:
         weights[14:20] = 0.3
         weights[23:29] = 0.1
     else:
-        weights[17:-CONTEXT_SIZE] = 0.3
+        weights[18:-CONTEXT_SIZE] = 0.3
     return weights
 
 
@@ -125,11 +125,10 @@ def encode_episodes(
     weight[data.frame_state] = near_weight(ways)
     told = None if afterwards is None else frames.clone()
     if told is not None and afterwards is not None:
-        way = torch.from_numpy(afterwards.way[data.frame_state])
-        known = torch.from_numpy(afterwards.known[data.frame_state])
+        numbers, known = map(torch.from_numpy, afterwards.told(data.frame_state))
         place = slice(first.start, first.start + HINDSIGHT_FEATURES)
-        way = (way - encoder.mean[place]) / encoder.std[place]
-        told[:, place] = torch.where(known, way, frames[:, place])
+        numbers = (numbers - encoder.mean[place]) / encoder.std[place]
+        told[:, place] = torch.where(known, numbers, frames[:, place])
     return Encoded(frames, told=told, weight=weight, columns=columns, keys=keys)
 
 
