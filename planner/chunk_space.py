@@ -72,7 +72,9 @@ class ChunkSpace:
         set_field(self, "middle", 0.5 * (spec.high + spec.low).astype(np.float64))
         set_field(self, "dimension", self.horizon * self.continuous.size)
         own, common = math.sqrt(1.0 - self.shared), math.sqrt(self._common)
-        shape = self.continuous, self.gripper, self.middle, self.scale, own, common
+        # Unsigned: an index that may be negative is looked at twice by compiled loops.
+        indices = self.continuous.astype(np.uint64), self.gripper.astype(np.uint64)
+        shape = *indices, self.middle, self.scale, own, common
         wide = np.stack([scale, 1.0 / scale, self.middle, spec.low, spec.high])[:, self.continuous]
         set_field(self, "geometry", (*shape, spec.low, spec.high, np.repeat(wide, lanes.LANES, axis=1)))
         over_time = -0.5 * ((self.horizon - 1) * math.log1p(-self.shared) + math.log(self._common))

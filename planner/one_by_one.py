@@ -13,7 +13,7 @@ from numba import njit
 from .chunk_space import ChunkSpace
 from .density import ladder, log_normaliser, log_sums
 from .drawing import draw_around, draw_evenly, pick
-from .lanes import LANES, describe, pattern, unite
+from .lanes import LANES, describe, describe_centres, pattern, unite
 from .parallel import split
 
 if TYPE_CHECKING:
@@ -31,14 +31,10 @@ class Kernels:
     """
 
     def __init__(self, space: ChunkSpace, centres: np.ndarray) -> None:
+        centres = np.ascontiguousarray(centres, np.float32)
         # One that cannot be written to would have all loops compiled once more.
-        self.centres = np.require(centres, np.float32, ["C", "W"])
-        rows, count = centres.shape[:2]
-        white, words = describe(self.centres.reshape(-1, *centres.shape[2:]), space.geometry)
-        white = white.reshape(-1, space.dimension, LANES).swapaxes(1, 2).reshape(-1, space.dimension)
-        white = white[: rows * count].reshape(rows, count, space.dimension)
-        self.white = np.ascontiguousarray(white.swapaxes(1, 2))
-        self.words = np.ascontiguousarray(np.moveaxis(words.reshape(rows, count, *words.shape[1:]), 1, -1))
+        self.centres = centres if centres.flags.writeable else centres.copy()
+        self.white, self.words = describe_centres(self.centres, space.geometry)
 
 
 class NodeKernels:
@@ -131,11 +127,11 @@ class Drawer:
         chunks = np.empty((count, *kernels[0][0].centres.shape[2:]), np.float32)
         log_prior = np.empty(count)
         if len(kernels) == 1:
-            source = np.ones(count, np.int8)
+            source = np.empty(count, np.int8)
             of, entry = kernels[0]
             what = seeds, nodes, places, self._cumulative, entry, of.centres, of.white, of.words
             how = self._widths[0], self._flip, self._space.geometry, self._ladders[0]
-            out = self._constant(0, of), self._temperature, chunks, log_prior
+            out = self._constant(0, of), self._temperature, chunks, source, log_prior
             if count < 2 * MANY:
                 _draw_and_weigh(0, count, *what, *how, *out)
             else:
@@ -163,7 +159,7 @@ class Drawer:
         for ``nodes`` under ``seeds``, ``int64 [M]``: see ``draw_evenly``."""
         of, entry = kernels
         how = self._widths[index], self._flip, self._space.geometry, out
-        draw_evenly(seeds, nodes * 8 + index, slots, of.centres, entry, *how)
+        draw_evenly(seeds, nodes, index, slots, of.centres, entry, *how)
 
     def log_density(self, chunks: np.ndarray, kernels: Sequence[tuple[Kernels, np.ndarray]]) -> np.ndarray:
         """Log-density ``float64 [M]`` of chunks ``[M, H, A]`` under the mixture, given the kernels of each
@@ -171,8 +167,8 @@ class Drawer:
         white, words = describe(chunks, self._space.geometry)
         total = None
         for index, (of, entry) in enumerate(kernels):
-            density = log_sums(white, LANES, words, of.white, of.words, entry, self._ladders[index])
-            density += self._constant(index, of)
+            under = of.white, of.words, entry, self._ladders[index], self._constant(index, of)
+            density = _weigh(white, words, *under)
             total = density if total is None else np.logaddexp(total, density)
         assert total is not None
         return total
@@ -207,6 +203,23 @@ class Drawer:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _weigh(
+    queries: np.ndarray,
+    query_words: np.ndarray,
+    white: np.ndarray,
+    words: np.ndarray,
+    rows: np.ndarray,
+    steps: Any,
+    constant: float,
+) -> np.ndarray:
+    """Log-density ``float64 [M]`` of chunks that were described, under one source's share of the mixture."""
+    density = log_sums(queries, LANES, query_words, white, words, rows, steps)
+    for i in range(density.size):
+        density[i] += constant
+    return density
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _draw_and_weigh(
     start: int,
     stop: int,
@@ -225,6 +238,7 @@ def _draw_and_weigh(
     constant: float,
     temperature: float,
     chunks: np.ndarray,
+    source: np.ndarray,
     log_prior: np.ndarray,
 ) -> None:
     """All of ``Drawer._part`` for a mixture of one source, ``FEW`` candidates at a time."""
@@ -237,9 +251,9 @@ def _draw_and_weigh(
         word, query = np.empty((entry.size, *words.shape[1:3]), np.uint64), np.empty(value.size)
         pattern(few, geometry, word)
         unite(value, centres.shape[2], geometry, query)
-        density = log_sums(query, LANES, word, white, words, entry, steps)
+        density = _weigh(query, word, white, words, entry, steps, constant)
         for i in range(entry.size):
-            log_prior[first + i] = (density[i] + constant) / temperature
+            source[first + i], log_prior[first + i] = 1, density[i] / temperature
 
 
 FEW = 128

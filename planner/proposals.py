@@ -13,9 +13,11 @@ from numba import njit
 
 from ..interfaces import ActionSpec, ForethoughtError, Latent
 from .chunk_space import ChunkSpace, clipped
+from .inputs import every
 from .noise import stream_keys, uniforms
 from .one_by_one import Drawer, Kernels, NodeKernels, remembered
 from .sources import KernelSource, PolicyKernels, varies_with
+from .tree import finite_rows
 
 
 class Context:
@@ -350,7 +352,7 @@ class KernelProposals:
                 f"[{rows}, n, {horizon}, {size}] (rows, kernels, horizon, action). "
                 "Rebuild the memory with this horizon and action."
             )
-        if centres.shape[0] == rows and not np.isfinite(centres).all():
+        if centres.shape[0] == rows and not every(finite_rows(centres.reshape(rows, -1))):
             own = context.samples[:, :1]
             centres = np.where(np.isfinite(centres).all(axis=(2, 3), keepdims=True), centres, own)
         return centres

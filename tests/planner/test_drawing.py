@@ -110,11 +110,11 @@ def test_many_chunks_at_once_are_drawn_as_the_formulas_say_to_the_bit(name, numb
     centres = spec.clip(
         np.random.default_rng(3).uniform(-1, 1, (rows, kernels, 5, spec.size)).astype(np.float32)
     )
-    seeds, streams, entry = np.array([5, 5, 9]), np.array([8, 16, 8]), np.array([2, 0, 2])
+    seeds, nodes, entry = np.array([5, 5, 9]), np.array([1, 2, 1]), np.array([2, 0, 2])
     out = np.full((rows, number + 3, 5, spec.size), 7.0, np.float32)
-    draw_evenly(seeds, streams, (2, number), centres, entry, widths, 0.4, space.geometry, out)
+    draw_evenly(seeds, nodes, 3, (2, number), centres, entry, widths, 0.4, space.geometry, out)
 
-    keys = stream_keys(seeds, streams).view(np.int64)
+    keys = stream_keys(seeds, nodes * 8 + 3).view(np.int64)
     uniform = uniforms(stream_keys(keys, 0), 1 + number * space.gripper.size)
     rank = ((np.arange(number) + uniform[:, :1]) * (kernels * 2 / number)).astype(int)
     white = normals(stream_keys(keys, 1), number * space.dimension).reshape(rows, number, space.dimension)
