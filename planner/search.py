@@ -21,6 +21,7 @@ from ..interfaces import (
     Observation,
     Prediction,
     RewardModel,
+    Score,
     WorldModel,
 )
 from .array_form import ArrayForm
@@ -28,17 +29,20 @@ from .backup import Backup, TemporalDifferenceMix
 from .budget import Budget, Clock
 from .decision import DecisionRule, RootStatistics, with_candidates
 from .graft import INHERITED, Subtree, graft
-from .inputs import Inputs, checked, without_search
-from .kernels import Walk, claim_unknown, close_roots, widths
+from .inputs import Inputs, checked, every, without_search
+from .kernels import Walk, claim_unknown, close_roots
 from .proposals import Context, Proposals, draw
 from .scoring import Scoring
 from .selection import ProgressiveWidening, Puct, SelectionRule, SequentialHalving
-from .settling import Carry, candidates, gather, judge_and_settle, scatter, settle
+from .settling import Carry, candidates, gather, scatter, settle
 from .tree import LatentPool, Tree, finite_rows, on_host
 
 Correct: TypeAlias = Callable[[np.ndarray, Latent, np.ndarray, Prediction], Prediction]
 """From rows ``int64 [L]``, states ``[L, ...]``, chunks ``[L, H, A]`` and what the model predicts of them to a
 corrected prediction."""
+
+Evaluated: TypeAlias = tuple[int, Prediction, Score]
+"""Of claims: the slot of the first one's latent, which the others follow, and what the models said."""
 
 
 @dataclass(eq=False)
@@ -154,7 +158,7 @@ class TreeSearch:
         latent = self.world_model.encode(observation)
         encoded = clock.milliseconds
         alive = finite_rows(latent)
-        if not alive.all():
+        if not every(alive):
             # No model is asked about a state that is not finite: another row's stands in, unheard.
             stand_in = int(alive.argmax())
             if not alive[stand_in]:
@@ -163,7 +167,8 @@ class TreeSearch:
                 )
                 return replace(decision, milliseconds={"encode": encoded, "search": 0.0}), None
             latent = latent[np.where(alive, np.arange(alive.size), stand_in)]
-        alive = alive & inputs.whole
+        if not inputs.intact:
+            alive = alive & inputs.whole
         inherited = None
         if inherit is not None:
             inherited = [tree if row else None for tree, row in zip(inherit(latent), alive, strict=True)]
@@ -251,15 +256,13 @@ class TreeSearch:
             seeds=seeds,
         )
         while True:
-            width, some = widths(tree.nodes, run.spent, clock.simulations, int(self.wave))
-            if not some or not clock.wave_begins():
+            if not clock.wave_begins():
                 return
-            claims, drawn = self.simulate(run, width)
-            if not len(claims):  # nothing left that can be claimed, though not all is closed
+            claims, drawn = self.simulate(run, clock.simulations)
+            if not len(claims):  # all is spent, or nothing left that can be claimed, though not all is closed
                 return
             self.expand(run, drawn)
-            self.evaluate(run, claims)
-            self.backward(run, claims)
+            self.backward(run, claims, self.evaluate(run, claims))
             clock.wave_ends()
             yield run
 
@@ -275,60 +278,60 @@ class TreeSearch:
             closing = self.depth, self.inner_children, self.scoring.terminal
             graft(inherited, tree, run.pool, np.arange(nodes.start, nodes.stop), source, *closing)
         claims = claim_unknown(tree.nodes)
-        self.evaluate(run, claims)
-        self.backward(run, claims)
+        if len(claims):
+            self.backward(run, claims, self.evaluate(run, claims))
 
-    def simulate(self, run: Run, width: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Claim up to ``width [B]`` distinct leaves per row, one after the other under virtual visits.
+    def simulate(self, run: Run, simulations: int) -> tuple[np.ndarray, np.ndarray]:
+        """Claim a wave of distinct leaves in each row, one after the other under virtual visits, as long as
+        the row has spent fewer than ``simulations``.
 
         Returns the claims ``int64 [L, 2]``, row and node of each, and the children that were opened on the
-        way, whose chunks are yet to be drawn, ``int64 [D, 3]``: row, parent, and which of its children. A
+        way, whose chunks are yet to be drawn, ``int64 [3, D]``: row, parent, and which of its children. A
         leaf that is claimed, and a node below which all is claimed, is blocked for the rest of the wave, so
         nothing is evaluated twice.
         """
         walk = self._array_form(run).simulate if run.walk is None else run.walk
-        return walk(run.tree, width)
+        return walk(run.tree, (run.spent, int(simulations), int(self.wave)))
 
     def expand(self, run: Run, drawn: np.ndarray) -> None:
-        """Draw the chunks of the children ``int64 [D, 3]`` that were opened, all in one call."""
-        if not len(drawn):
+        """Draw the chunks of the children ``int64 [3, D]`` that were opened, all in one call."""
+        if not drawn.size:
             return
-        rows, parents, places = np.ascontiguousarray(drawn.T)
+        rows, parents, places = drawn
         offered = draw(self.proposals, self._context(run, rows, parents), places, self.inner_children)
         chunks = np.ascontiguousarray(offered.chunks, np.float32)
         scatter(run.tree.nodes, run.tree.chunk, drawn, chunks, offered.source, offered.log_prior)
 
-    def evaluate(self, run: Run, claims: np.ndarray) -> None:
+    def evaluate(self, run: Run, claims: np.ndarray) -> Evaluated:
         """Predict and score the claims ``int64 [L, 2]`` (distinct) in one call of each model."""
-        if not len(claims):
-            return
-        tree, pool = run.tree, run.pool
-        parents, chunks = gather(tree.nodes, tree.chunk, claims)
-        states = pool.take(parents)
+        parents, chunks = gather(run.tree.nodes, run.tree.chunk, claims)
+        states = run.pool.take(parents)
         prediction = self.world_model.step(states, chunks)
         if run.correct is not None:
             prediction = run.correct(claims[:, 0], states, chunks, prediction)
-        latent = on_host(prediction.latent)
-        first = pool.add(latent)
-        if pool.used - first != len(claims):
+        first = run.pool.add(on_host(prediction.latent))
+        if run.pool.used - first != len(claims):
             raise ForethoughtError(
-                f"The world model was asked about {len(claims)} states and predicted {pool.used - first}."
+                f"The world model was asked about {len(claims)} states and predicted {run.pool.used - first}."
             )
-        score = self.reward_model.score(prediction.latent, run.instructions(claims[:, 0]))
-        totals = run.spent, run.disqualified
-        if type(self.scoring) is Scoring:
-            numbers, whole = self.scoring.numbers(prediction, score), finite_rows(latent)
-            weights = self.scoring.weights
-            judge_and_settle(tree.nodes, totals, claims, first, numbers, whole, weights, int(self.depth))
+        return first, prediction, self.reward_model.score(prediction.latent, run.instructions(claims[:, 0]))
+
+    def backward(self, run: Run, claims: np.ndarray, evaluated: Evaluated) -> None:
+        """Write what was said of the claims, turn the wave's virtual visits into visits, and carry the new
+        values up, deepest parents first."""
+        tree, (first, prediction, score) = run.tree, evaluated
+        to = (run.spent, run.disqualified), int(self.depth), first
+        if run.carry is not None and type(self.scoring) is Scoring:
+            latents, numbers = run.pool.numbers, self.scoring.numbers(prediction, score, len(claims))
+            if not latents.size:
+                numbers[0, ~finite_rows(prediction.latent)] = np.nan
+            run.carry.settle(tree, claims, *to, latents, numbers, self.scoring.weights)
             return
         seen = self.scoring.judge(prediction, score)
         judged = seen.own, seen.value, seen.done, seen.qualified, seen.ended, seen.spread, seen.disagreement
-        settle(tree.nodes, totals, claims, first, judged, int(self.depth))
-
-    def backward(self, run: Run, claims: np.ndarray) -> None:
-        """Turn the wave's virtual visits into visits and carry the new values up, deepest parents first."""
+        settle(tree.nodes, claims, *to, judged)
         carry = self._array_form(run).backward if run.carry is None else run.carry
-        carry(run.tree, claims)
+        carry(tree, claims)
 
     def _array_form(self, run: Run) -> ArrayForm:
         """``simulate`` and ``backward`` under rules without a compiled form."""
@@ -359,7 +362,7 @@ class TreeSearch:
         chunks = tree.chunk[:, 1 : 1 + value.shape[1]].copy()
         root = RootStatistics(chunks, source, run.source_names, value, spread, visits, closed)
         choice = self.decision(root, self.action_spec)
-        if not inputs.whole.all():
+        if not inputs.intact:
             # A policy chunk that is not finite leaves as it came: whoever guards the robot must see it.
             choice.chunk[~inputs.whole] = inputs.own[~inputs.whole]
         return with_candidates(choice, root, prior, run.spent, milliseconds)

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from .backup import Backup, MaximumBackup, MeanBackup, TemporalDifferenceMix
-from .tree import NONE, Tree
+from .tree import NONE, Tree, is_finite
 
 MIX, MAXIMUM, MEAN = 0, 1, 2
 
@@ -45,8 +45,24 @@ class Carry:
         return Carry(*BACKUPS[type(backup)](backup), discount, inner_children)
 
     def __call__(self, tree: Tree, claims: np.ndarray) -> None:
-        """See ``TreeSearch.backward``."""
+        """See ``ArrayForm.backward``."""
         _carry(tree.nodes, claims, self._how)
+
+    def settle(
+        self,
+        tree: Tree,
+        claims: np.ndarray,
+        totals: tuple[np.ndarray, np.ndarray],
+        max_depth: int,
+        first_slot: int,
+        latents: np.ndarray,
+        numbers: np.ndarray,
+        weights: tuple[float, float, float],
+    ) -> None:
+        """``judge``, ``settle`` and the pass in one call. ``latents`` are ``LatentPool.numbers``: a state for
+        which they are not finite has no value."""
+        what = totals, max_depth, first_slot, latents, numbers, weights
+        _settle_and_carry(tree.nodes, claims, *what, self._how)
 
 
 @njit(cache=True, error_model="numpy")
@@ -73,19 +89,19 @@ def scatter(
     source: np.ndarray,
     log_prior: np.ndarray,
 ) -> None:
-    """Write children ``int64 [D, 3]`` (row, parent, which of its children) that were drawn: chunks ``[D, H,
+    """Write children ``int64 [3, D]`` (row, parent, which of its children) that were drawn: chunks ``[D, H,
     A]``, sources and unnormalised log-priors ``[D]``; priors are normalised among the siblings drawn so
     far, and uniform where none has any."""
-    flat, new = chunk.reshape(chunk.shape[0], chunk.shape[1], -1), chunks.reshape(len(drawn), -1)
-    for i in range(len(drawn)):
-        row, parent, place = drawn[i]
+    flat, new = chunk.reshape(chunk.shape[0], chunk.shape[1], -1), chunks.reshape(len(chunks), -1)
+    for i in range(len(chunks)):
+        row, parent, place = drawn[0, i], drawn[1, i], drawn[2, i]
         child = nodes[row, parent].first_child + place
         for k in range(flat.shape[2]):
             flat[row, child, k] = new[i, k]
         nodes[row, child].source = source[i]
         nodes[row, child].log_prior = log_prior[i]
-    for i in range(len(drawn)):
-        row, parent, place = drawn[i]
+    for i in range(len(chunks)):
+        row, parent, place = drawn[0, i], drawn[1, i], drawn[2, i]
         if place + 1 != nodes[row, parent].child_count:
             continue  # once for each parent, when the last is there
         first = nodes[row, parent].first_child
@@ -103,22 +119,18 @@ def scatter(
 
 @njit(cache=True, error_model="numpy")
 def judge(
-    value: np.ndarray,
-    spread: np.ndarray,
-    disagreement: np.ndarray,
-    done: np.ndarray,
-    whole: np.ndarray,
-    weights: tuple[float, float, float],
+    numbers: np.ndarray, weights: tuple[float, float, float]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """``Scoring.judge`` of numbers ``float64 [M]`` and whether the latent is finite, ``bool [M]``: own and
-    backed-up scores, done-probabilities, who qualifies and who ended. ``weights`` are the pessimism, the
-    weight of the disagreement, and the done-probability that ends."""
+    """``Scoring.judge`` of ``Scoring.numbers`` ``float64 [4, M]``, without a value where the latent is not
+    finite: own and backed-up scores, done-probabilities, who qualifies and who ended. ``weights`` are the
+    pessimism, the weight of the disagreement, and the done-probability that ends."""
+    value, spread, disagreement, done = numbers[0], numbers[1], numbers[2], numbers[3]
     pessimism, distrust, terminal = weights
     own, scores, certain = np.empty(value.size), np.empty(value.size), np.empty(value.size)
     qualified, ended = np.empty(value.size, np.bool_), np.empty(value.size, np.bool_)
     for i in range(value.size):
         alive = value[i] - pessimism * spread[i] - distrust * disagreement[i]
-        good = whole[i] and math.isfinite(alive) and math.isfinite(done[i]) and math.isfinite(disagreement[i])
+        good = math.isfinite(alive) and math.isfinite(done[i]) and math.isfinite(disagreement[i])
         likely = min(max(done[i], 0.0), 1.0) if good else 0.0
         own[i] = alive if good else -np.inf
         # The end is absorbing and worth 1: the done-probability mixes that in.
@@ -130,11 +142,11 @@ def judge(
 @njit(cache=True, error_model="numpy")
 def settle(
     nodes: Any,
-    totals: tuple[np.ndarray, np.ndarray],
     claims: np.ndarray,
+    totals: tuple[np.ndarray, np.ndarray],
+    max_depth: int,
     first_slot: int,
     judged: Any,
-    max_depth: int,
 ) -> None:
     """Write what ``judge`` said about claims ``int64 [L, 2]``, and the spread and disagreement before it, to
     the nodes; ``totals`` counts evaluations, and those that were not finite, ``int64 [B]``."""
@@ -150,23 +162,6 @@ def settle(
         spent[row] += 1
         if not qualified[i]:
             disqualified[row] += 1
-
-
-@njit(cache=True, error_model="numpy")
-def judge_and_settle(
-    nodes: Any,
-    totals: tuple[np.ndarray, np.ndarray],
-    claims: np.ndarray,
-    first_slot: int,
-    numbers: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
-    whole: np.ndarray,
-    weights: tuple[float, float, float],
-    max_depth: int,
-) -> None:
-    """``judge`` and ``settle`` in one call; ``numbers`` are value, spread, disagreement and done."""
-    value, spread, disagreement, done = numbers
-    judged = judge(value, spread, disagreement, done, whole, weights)
-    settle(nodes, totals, claims, first_slot, (*judged, spread, disagreement), max_depth)
 
 
 @njit(cache=True, error_model="numpy")
@@ -205,6 +200,27 @@ def _carry(nodes: Any, claims: np.ndarray, how: tuple[int, float, float, int]) -
             if parent.pending == 0:  # the last claim below it: everything there is final
                 _refresh(nodes[row], up, kind, beta, discount, inner_children)
             up = np.int64(parent.parent)
+
+
+@njit(cache=True, error_model="numpy")
+def _settle_and_carry(
+    nodes: Any,
+    claims: np.ndarray,
+    totals: tuple[np.ndarray, np.ndarray],
+    max_depth: int,
+    first_slot: int,
+    latents: np.ndarray,
+    numbers: np.ndarray,
+    weights: tuple[float, float, float],
+    how: tuple[int, float, float, int],
+) -> None:
+    if latents.size:
+        for i in range(len(claims)):
+            if not is_finite(latents, first_slot + i):
+                numbers[0, i] = np.nan
+    judged = judge(numbers, weights)
+    settle(nodes, claims, totals, max_depth, first_slot, (*judged, numbers[1], numbers[2]))
+    _carry(nodes, claims, how)
 
 
 @njit(cache=True, error_model="numpy")

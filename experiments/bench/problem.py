@@ -25,7 +25,7 @@ from ...interfaces import (
 )
 from ...planner import Context, Drawn, KernelProposals, PolicySamples, Proposed, TreeSearch
 from ...planner.parallel import split
-from ...planner.search import Run
+from ...planner.search import Evaluated, Run
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 """Clocks by name, in seconds. ``cpu`` counts what the process computed, for a machine that others use."""
@@ -264,9 +264,9 @@ class TimedSearch(TreeSearch):
 
     watch: Stopwatch = field(default_factory=lambda: Stopwatch(time.perf_counter))
 
-    def evaluate(self, run: Run, claims: np.ndarray) -> None:
+    def evaluate(self, run: Run, claims: np.ndarray) -> Evaluated:
         with self.watch.part("evaluate"):
-            super().evaluate(run, claims)
+            return super().evaluate(run, claims)
 
 
 def timed(search: TreeSearch, watch: Stopwatch) -> TimedSearch:
