@@ -205,7 +205,7 @@ def with_candidates(
             chunks=root.chunks,
             source=root.source,
             source_names=root.source_names,
-            prior=prior.astype(np.float32),
+            prior=prior.astype(np.float32, copy=False),
             value=root.value.astype(np.float32),
             visits=root.visits,
         ),

@@ -162,16 +162,19 @@ class Drawer:
         draw_evenly(seeds, nodes, index, slots, of.centres, entry, *how)
 
     def log_density(self, chunks: np.ndarray, kernels: Sequence[tuple[Kernels, np.ndarray]]) -> np.ndarray:
-        """Log-density ``float64 [M]`` of chunks ``[M, H, A]`` under the mixture, given the kernels of each
-        source and the entry of each chunk among them."""
-        white, words = describe(chunks, self._space.geometry)
+        """Log-density ``float64 [M, K]`` of chunks ``[M, K, H, A]`` under the mixture, given the kernels of
+        each source and the entry of each of the M among them."""
+        shape = chunks.shape[:2]
+        white, words = describe(
+            np.ascontiguousarray(chunks).reshape(-1, *chunks.shape[2:]), self._space.geometry
+        )
         total = None
         for index, (of, entry) in enumerate(kernels):
             under = of.white, of.words, entry, self._ladders[index], self._constant(index, of)
             density = _weigh(white, words, *under)
             total = density if total is None else np.logaddexp(total, density)
         assert total is not None
-        return total
+        return total.reshape(shape)
 
     def _constant(self, index: int, of: Kernels) -> float:
         """What ``log_sums`` lacks of the log-density of a source's share of the mixture."""
@@ -199,7 +202,7 @@ class Drawer:
             widths = self._widths[index]
             draw_around(wanted, where, keys, of.centres, entry, widths, self._flip, geometry, chunks)
         here = [(of, entry[start:stop]) for of, entry in kernels]
-        return self.log_density(chunks[start:stop], here) / self._temperature
+        return self.log_density(chunks[start:stop, None], here)[:, 0] / self._temperature
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -212,8 +215,12 @@ def _weigh(
     steps: Any,
     constant: float,
 ) -> np.ndarray:
-    """Log-density ``float64 [M]`` of chunks that were described, under one source's share of the mixture."""
-    density = log_sums(queries, LANES, query_words, white, words, rows, steps)
+    """Log-density ``float64 [M·K]`` of chunks that were described, under one source's share of the mixture;
+    ``rows [M]`` hold for K of them each."""
+    entries, each = np.empty(len(query_words), np.int64), len(query_words) // max(rows.size, 1)
+    for i in range(entries.size):
+        entries[i] = rows[i // each]
+    density = log_sums(queries, LANES, query_words, white, words, entries, steps)
     for i in range(density.size):
         density[i] += constant
     return density

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from ..interfaces import ActionSpec, ForethoughtError, Latent
-from .chunk_space import ChunkSpace, clipped
+from .chunk_space import ChunkSpace, binary_grippers, clip, clipped
 from .inputs import every
 from .noise import stream_keys, uniforms
 from .one_by_one import Drawer, Kernels, NodeKernels, remembered
@@ -269,7 +269,8 @@ class KernelProposals:
         labels = np.zeros((rows, count), np.int8)
         filled = 0
         if keep_policy:
-            chunks[:, 0] = clipped(context.policy[context.rows, 0], self.spec)
+            bounds = self.spec.low, self.spec.high, binary_grippers(self.spec)
+            _keep_policy(context.policy, context.rows, *bounds, chunks)
             filled = 1
         for index, number in enumerate(self._counts(count, keep_policy)):
             if number:
@@ -281,7 +282,7 @@ class KernelProposals:
             order = np.argsort(uniforms(stream_keys(context.seeds, context.nodes * 8 + 7), count), axis=1)
             take = np.arange(rows)[:, None], order
             chunks, labels = chunks[take], labels[take]
-        density = self._log_density(drawer, kernels, chunks)
+        density = drawer.log_density(chunks, kernels)
         temperature = self.temperature or self.space(horizon).dimension or 1
         return Proposed(chunks, labels, prior_from_density(density, temperature), density)
 
@@ -330,17 +331,7 @@ class KernelProposals:
         """Log-density ``float64 [M, K]`` of chunks ``[M, K, H, A]`` under the mixture (before clipping), per
         unit of normalised volume of the continuous indices and per pattern of the binary grippers."""
         kernels = [self._kernels_of(source, context) for source in self.sources]
-        return self._log_density(self._drawer(chunks.shape[-2]), kernels, chunks)
-
-    @staticmethod
-    def _log_density(
-        drawer: Drawer, kernels: Sequence[tuple[Kernels, np.ndarray]], chunks: np.ndarray
-    ) -> np.ndarray:
-        rows, count = chunks.shape[:2]
-        flat = np.ascontiguousarray(chunks).reshape(-1, *chunks.shape[2:])
-        return drawer.log_density(flat, [(of, entry.repeat(count)) for of, entry in kernels]).reshape(
-            rows, count
-        )
+        return self._drawer(chunks.shape[-2]).log_density(chunks, kernels)
 
     def _centres(self, source: KernelSource, context: Context) -> np.ndarray:
         rows, _, horizon, size = context.samples.shape
@@ -352,7 +343,9 @@ class KernelProposals:
                 f"[{rows}, n, {horizon}, {size}] (rows, kernels, horizon, action). "
                 "Rebuild the memory with this horizon and action."
             )
-        if centres.shape[0] == rows and not every(finite_rows(centres.reshape(rows, -1))):
+        if centres is context.samples or centres.shape[0] != rows:  # these are known to be finite
+            return centres
+        if not every(finite_rows(centres.reshape(rows, -1))):
             own = context.samples[:, :1]
             centres = np.where(np.isfinite(centres).all(axis=(2, 3), keepdims=True), centres, own)
         return centres
@@ -420,6 +413,21 @@ def _take(chunks: np.ndarray, rows: np.ndarray, places: np.ndarray) -> tuple[np.
             for k in range(flat.shape[2]):
                 out[i, k] = flat[rows[i], places[i], k]
     return out.reshape(rows.size, *chunks.shape[2:]), source, last
+
+
+@njit(cache=True, error_model="numpy")
+def _keep_policy(
+    policy: np.ndarray,
+    rows: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    gripper: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """The policy's own chunk of each of the rows ``[M]`` of ``[B, N, H, A]``, inside the bounds, into the
+    first slot of ``out [M, K, H, A]``."""
+    for i in range(rows.size):
+        clip(policy[rows[i], 0], low, high, gripper, out[i, 0])
 
 
 def prior_from_density(density: np.ndarray, temperature: float) -> np.ndarray:

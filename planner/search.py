@@ -34,7 +34,7 @@ from .kernels import Walk, claim_unknown, close_roots
 from .proposals import Context, Proposals, draw
 from .scoring import Scoring
 from .selection import ProgressiveWidening, Puct, SelectionRule, SequentialHalving
-from .settling import Carry, candidates, gather, scatter, settle
+from .settling import Carry, gather, root_candidates, scatter, settle
 from .tree import LatentPool, Tree, finite_rows, on_host
 
 Correct: TypeAlias = Callable[[np.ndarray, Latent, np.ndarray, Prediction], Prediction]
@@ -238,10 +238,9 @@ class TreeSearch:
         run = Run(tree, pool, samples, instruction, seeds, nothing, nothing.copy(), names, root_rule)
         run.weights, run.correct = weights, correct
         run.carry = Carry.of(self.backup, discount, self.inner_children)
-        tree.nodes["latent"][:, 0] = np.arange(batch) + pool.add(latent)
 
         clock.wave_begins()
-        self._phase_one(run, children, inherited)
+        candidates = self._phase_one(run, children, inherited)
         clock.wave_ends()
         close_roots(tree.nodes, np.ones(batch, np.bool_) if alive is None else alive)
         yield run
@@ -251,23 +250,24 @@ class TreeSearch:
             self.inner_rule,
             self.widening,
             depth=self.depth,
-            root_children=int(tree.child_count[0, 0]),
+            root_children=candidates,
             inner_children=self.inner_children,
             seeds=seeds,
         )
         while True:
-            if not clock.wave_begins():
+            if min(run.spent.tolist()) >= clock.simulations or not clock.wave_begins():
                 return
             claims, drawn = self.simulate(run, clock.simulations)
-            if not len(claims):  # all is spent, or nothing left that can be claimed, though not all is closed
+            if not len(claims):  # nothing left that can be claimed
                 return
             self.expand(run, drawn)
             self.backward(run, claims, self.evaluate(run, claims))
             clock.wave_ends()
             yield run
 
-    def _phase_one(self, run: Run, children: int, inherited: Sequence[Subtree | None] | None) -> None:
-        """Draw the root's candidates and evaluate all of them in one batch, but for those inherited."""
+    def _phase_one(self, run: Run, children: int, inherited: Sequence[Subtree | None] | None) -> int:
+        """Draw the root's candidates and evaluate all of them in one batch, but for those inherited. How many
+        they are."""
         tree, rows = run.tree, np.arange(run.tree.batch)
         root = np.zeros(rows.size, np.int64)
         proposed = self.proposals.propose(self._context(run, rows, root), children, keep_policy=True)
@@ -280,6 +280,7 @@ class TreeSearch:
         claims = claim_unknown(tree.nodes)
         if len(claims):
             self.backward(run, claims, self.evaluate(run, claims))
+        return nodes.stop - nodes.start
 
     def simulate(self, run: Run, simulations: int) -> tuple[np.ndarray, np.ndarray]:
         """Claim a wave of distinct leaves in each row, one after the other under virtual visits, as long as
@@ -297,7 +298,7 @@ class TreeSearch:
         """Draw the chunks of the children ``int64 [3, D]`` that were opened, all in one call."""
         if not drawn.size:
             return
-        rows, parents, places = drawn
+        rows, parents, places = drawn[0], drawn[1], drawn[2]
         offered = draw(self.proposals, self._context(run, rows, parents), places, self.inner_children)
         chunks = np.ascontiguousarray(offered.chunks, np.float32)
         scatter(run.tree.nodes, run.tree.chunk, drawn, chunks, offered.source, offered.log_prior)
@@ -358,7 +359,7 @@ class TreeSearch:
         """The decision as things stand, from a run at any moment between two waves; ``milliseconds`` are
         those of the decision."""
         tree = run.tree
-        source, value, spread, visits, closed, prior = candidates(tree.nodes, alive)
+        source, value, spread, visits, closed, prior = root_candidates(tree.nodes, alive)
         chunks = tree.chunk[:, 1 : 1 + value.shape[1]].copy()
         root = RootStatistics(chunks, source, run.source_names, value, spread, visits, closed)
         choice = self.decision(root, self.action_spec)

@@ -167,8 +167,7 @@ class SequenceSearch:
         pool = LatentPool(latent, seeds.size * (1 + (self.budget.simulations or self.population)))
         nothing = np.zeros(seeds.size, np.int64)
         everywhere = np.ones(seeds.size, bool)
-        slots = pool.add(latent) + np.arange(seeds.size)
-        run = Run(pool, slots, samples, instruction, seeds, everywhere, nothing)
+        run = Run(pool, np.arange(seeds.size), samples, instruction, seeds, everywhere, nothing)
         run.carried, run.weights = carried, weights
         discount = self.scoring.discount ** samples.shape[2]
         distribution: Distribution | None = None

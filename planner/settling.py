@@ -165,14 +165,14 @@ def settle(
 
 
 @njit(cache=True, error_model="numpy")
-def candidates(
+def root_candidates(
     nodes: Any, alive: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Of the roots' candidates ``[B, K]``: source ``int8``, value ``float64`` (−inf in rows that are not
-    ``alive``), spread ``float64``, visits ``int32``, closed ``bool``, prior ``float64``."""
+    ``alive``), spread ``float64``, visits ``int32``, closed ``bool``, prior ``float32``."""
     shape = len(nodes), np.int64(nodes[0, 0].child_count)
     source, closed = np.empty(shape, np.int8), np.empty(shape, np.bool_)
-    value, spread, prior = np.empty(shape), np.empty(shape), np.empty(shape)
+    value, spread, prior = np.empty(shape), np.empty(shape), np.empty(shape, np.float32)
     visits = np.empty(shape, np.int32)
     for row in range(shape[0]):
         for k in range(shape[1]):

@@ -62,7 +62,7 @@ class Tree:
         first_child: ``int32``, NONE before expansion.
         child_count: ``int32``, children that are open.
         depth: ``int32``, 0 at the root.
-        latent: Slot in the latent pool, ``int64``; NONE before evaluation.
+        latent: Slot in the latent pool, ``int64``; NONE before evaluation, and that of its row at a root.
         visits: Evaluations in the subtree, the node's own included, ``int32``.
         pending: Virtual visits: claims of the wave under way, ``int32``.
         blocked: The wave, from 1, in which nothing more was to be claimed at or below the node, ``int32``.
@@ -97,12 +97,10 @@ class Tree:
     closed: np.ndarray
 
     def __init__(self, batch: int, nodes: int, horizon: int, action_size: int) -> None:
-        self.size = np.ones(batch, np.int64)
         # Pages are fetched when something is written: most of what is reserved never is.
         self.chunk = np.empty((batch, nodes, horizon, action_size), np.float32)
-        self.nodes = np.empty((batch, nodes), NODE)
-        _blank_roots(self.nodes)
-        self.chunk[:, 0] = 0.0
+        self.nodes, self.size = np.empty((batch, nodes), NODE), np.empty(batch, np.int64)
+        _plant(self.nodes, self.chunk, self.size)
 
     def __getattr__(self, name: str) -> np.ndarray:
         if name not in _NAMES:
@@ -194,15 +192,20 @@ class Tree:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _blank_roots(nodes: Any) -> None:
-    for row in range(len(nodes)):
-        nodes[row, 0] = BLANK[0]
+def _plant(nodes: Any, chunk: np.ndarray, size: np.ndarray) -> None:
+    """The roots, and nothing else, of new trees. Records are written whole, which NumPy does field by
+    field."""
+    for row in range(size.size):
+        size[row], nodes[row, 0] = 1, BLANK[0]
+        nodes[row, 0].latent = row
+        for t in range(chunk.shape[2]):
+            for a in range(chunk.shape[3]):
+                chunk[row, 0, t, a] = 0.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _add_roots(nodes: Any, source: np.ndarray, prior: np.ndarray) -> None:
-    """``Tree.add_roots`` but for chunks and sizes: records are written whole, which NumPy does field by
-    field."""
+    """``Tree.add_roots`` but for chunks and sizes."""
     count = source.shape[1]
     for row in range(len(nodes)):
         nodes[row, 0].first_child, nodes[row, 0].child_count = 1, count
@@ -216,7 +219,8 @@ class LatentPool:
     """Latents of evaluated nodes in numbered slots: a tensor on the model's device, or an array on the host.
 
     Args:
-        like: Latents ``[M, ...]`` whose kind, shape and device the pool takes over.
+        roots: Latents ``[B, ...]`` that take the first slots, whose kind, shape and device the pool takes
+            over.
         slots: Slots to reserve; the pool doubles when they are full.
 
     Attributes:
@@ -225,16 +229,17 @@ class LatentPool:
             D]``; ``[0, 0]`` where latents are anything else or elsewhere.
     """
 
-    def __init__(self, like: Latent, slots: int) -> None:
+    def __init__(self, roots: Latent, slots: int) -> None:
         self._new: Callable[[int], Any]
-        self._wrap: Callable[[Any], Any] | None = None if isinstance(like, np.ndarray) else _from_numpy()
-        shared: Any = on_host(like)
+        self._wrap: Callable[[Any], Any] | None = None if isinstance(roots, np.ndarray) else _from_numpy()
+        shared: Any = on_host(roots)
         if isinstance(shared, np.ndarray):
             self._new = lambda n: np.empty((n, *shared.shape[1:]), shared.dtype)
         else:
             self._new = lambda n: shared.new_empty((n, *shared.shape[1:]))
         self._keep(self._new(max(slots, len(shared))))
         self.used = 0
+        self.add(shared)
 
     def _keep(self, slots: Any) -> None:
         self._slots: Any = slots

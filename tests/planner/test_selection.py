@@ -195,6 +195,7 @@ class TestTree:
             return packed
 
         pool = LatentPool(make([0, 1]), 2)
+        assert (pool.take(np.array([1])) == make([1])).all()
         slots = [pool.add(make(list(range(10 * i, 10 * i + 3)))) for i in range(5)]
         taken = pool.take(np.array([slots[4] + 2, slots[0] + 1]))
         expected = make([42, 1])
@@ -225,7 +226,7 @@ class TestTree:
         latents = torch.tensor([[1.5], [2.5], [-3.0]], dtype=torch.bfloat16)
         pool = LatentPool(latents, 1)
         pool.add(latents[:1])
-        assert pool.add(latents.requires_grad_()) == 1
-        taken = pool.take(np.array([3, 0]))
+        assert pool.add(latents.requires_grad_()) == 4
+        taken = pool.take(np.array([6, 3]))
         assert taken.dtype == torch.bfloat16
         assert taken.flatten().tolist() == [-3.0, 1.5]
