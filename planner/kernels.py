@@ -115,9 +115,6 @@ class Walk:
     def __call__(self, tree: Tree, allowance: Allowance) -> tuple[np.ndarray, np.ndarray]:
         """Claims ``int64 [L, 2]`` and drawn ``int64 [3, D]``; see ``TreeSearch.simulate``."""
         self._wave += 1
-        if self._wave == 1 and self._root[0] == HALVING:  # the root's candidates stay what they are
-            self._root = (*self._root[:3], _root_logits(tree.nodes, self._root[3]))
-
         claims, drawn, room = self._go(tree, allowance)
         if room:
             tree.reserve(room)
@@ -139,19 +136,6 @@ class Walk:
 
 MANY = 4
 """Trees from which a second thread is worth being woken."""
-
-
-@njit(cache=True, error_model="numpy")
-def _root_logits(nodes: Any, noise: np.ndarray) -> np.ndarray:
-    """Logarithms of the priors of the root's candidates plus noise ``[B, K]``, ``[1, 1]`` or none ``[1, 0]``,
-    ``float64 [B, K]``."""
-    logits = np.empty((len(nodes), np.int64(nodes[0, 0].child_count)))
-    for row in range(len(nodes)):
-        for k in range(logits.shape[1]):
-            logits[row, k] = math.log(max(nodes[row, 1 + k].prior, 1e-30))
-            if noise.size:
-                logits[row, k] += noise[min(row, len(noise) - 1), min(k, noise.shape[1] - 1)]
-    return logits
 
 
 @njit(cache=True, error_model="numpy")
@@ -223,8 +207,8 @@ def _walk(
         left = 0 if room else width[row]
         if left <= 0:
             continue
-        nodes, logits = tree[row], root[3][min(row, root[3].shape[0] - 1)]
-        count = np.int64(nodes[0].child_count)
+        nodes, count = tree[row], np.int64(tree[row, 0].child_count)
+        logits = _root_logits(nodes, count, root, row)
         # Values of the root's candidates stay what they are during a wave: they are read once.
         free_above = _look(nodes, 1, count, wave, above)
         steady = _complete(root[0], nodes[0].own, count, above)
@@ -272,6 +256,18 @@ def _walk(
                     nodes[node].pending += 1
                     node = np.int64(nodes[node].parent)
     return claims[:claimed], drawn[:, :opened], room
+
+
+@njit(cache=True, error_model="numpy")
+def _root_logits(nodes: Any, count: Any, root: Any, row: int) -> np.ndarray:
+    """Logarithms of the priors of one root's candidates, plus noise, ``float64 [K]``: they stay what they are
+    during a wave. Only halving looks at them."""
+    logits, noise = np.empty(count), root[3]
+    for k in range(count if root[0] == HALVING else 0):
+        logits[k] = math.log(max(nodes[1 + k].prior, 1e-30))
+        if noise.size:
+            logits[k] += noise[row, k]
+    return logits
 
 
 @njit(cache=True, error_model="numpy")

@@ -153,12 +153,13 @@ class Drawer:
         seeds: np.ndarray,
         nodes: np.ndarray,
         slots: tuple[int, int],
-        out: np.ndarray,
+        out: tuple[np.ndarray, np.ndarray],
     ) -> None:
-        """Chunks of one source, many at a time, into ``slots`` (first and number) of ``out [M, K, H, A]``,
-        for ``nodes`` under ``seeds``, ``int64 [M]``: see ``draw_evenly``."""
+        """Chunks of one source, many at a time, into ``slots`` (first and number) of ``out``, chunks ``[M, K,
+        H, A]`` and sources (from 1) ``int8 [M, K]``, for ``nodes`` under ``seeds``, ``int64 [M]``: see
+        ``draw_evenly``."""
         of, entry = kernels
-        how = self._widths[index], self._flip, self._space.geometry, out
+        how = self._widths[index], self._flip, self._space.geometry, *out
         draw_evenly(seeds, nodes, index, slots, of.centres, entry, *how)
 
     def log_density(self, chunks: np.ndarray, kernels: Sequence[tuple[Kernels, np.ndarray]]) -> np.ndarray:

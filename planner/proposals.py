@@ -100,8 +100,8 @@ class Context:
 
     def of_trees(self) -> Context:
         """The same for the roots' samples, a tree each, without states."""
-        none = self.seeds[:0], self.nodes[:0]
-        return Context(self.policy, self._unknown, (), *none, weights=self.policy_weights)
+        none = self.seeds[:0]
+        return Context(self.policy, self._unknown, (), none, none, weights=self.policy_weights)
 
     @staticmethod
     def _unknown() -> Latent:
@@ -275,8 +275,7 @@ class KernelProposals:
         for index, number in enumerate(self._counts(count, keep_policy)):
             if number:
                 slots = filled, number
-                drawer.evenly(index, kernels[index], context.seeds, context.nodes, slots, chunks)
-                labels[:, filled : filled + number] = index + 1
+                drawer.evenly(index, kernels[index], context.seeds, context.nodes, slots, (chunks, labels))
                 filled += number
         if not keep_policy:  # a prefix of the candidates must be a fair sample: the tree widens in this order
             order = np.argsort(uniforms(stream_keys(context.seeds, context.nodes * 8 + 7), count), axis=1)
@@ -284,7 +283,7 @@ class KernelProposals:
             chunks, labels = chunks[take], labels[take]
         density = drawer.log_density(chunks, kernels)
         temperature = self.temperature or self.space(horizon).dimension or 1
-        return Proposed(chunks, labels, prior_from_density(density, temperature), density)
+        return Proposed(chunks, labels, _softmax(density, float(temperature)), density)
 
     def draw(self, context: Context, places: np.ndarray) -> Drawn:
         """One more candidate of each node; ``log_prior`` is the log-density divided by the temperature."""

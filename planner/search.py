@@ -358,10 +358,8 @@ class TreeSearch:
     ) -> Decision:
         """The decision as things stand, from a run at any moment between two waves; ``milliseconds`` are
         those of the decision."""
-        tree = run.tree
-        source, value, spread, visits, closed, prior = root_candidates(tree.nodes, alive)
-        chunks = tree.chunk[:, 1 : 1 + value.shape[1]].copy()
-        root = RootStatistics(chunks, source, run.source_names, value, spread, visits, closed)
+        chunks, source, *numbers, prior = root_candidates(run.tree.nodes, run.tree.chunk, alive)
+        root = RootStatistics(chunks, source, run.source_names, *numbers)
         choice = self.decision(root, self.action_spec)
         if not inputs.intact:
             # A policy chunk that is not finite leaves as it came: whoever guards the robot must see it.

@@ -165,12 +165,12 @@ def settle(
 
 
 @njit(cache=True, error_model="numpy")
-def root_candidates(
-    nodes: Any, alive: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Of the roots' candidates ``[B, K]``: source ``int8``, value ``float64`` (−inf in rows that are not
-    ``alive``), spread ``float64``, visits ``int32``, closed ``bool``, prior ``float32``."""
-    shape = len(nodes), np.int64(nodes[0, 0].child_count)
+def root_candidates(nodes: Any, chunk: np.ndarray, alive: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Of the roots' candidates ``[B, K]``: chunks ``float32 [B, K, H, A]``, source ``int8``, value
+    ``float64`` (−inf in rows that are not ``alive``), spread ``float64``, visits ``int32``, closed ``bool``,
+    prior ``float32``."""
+    shape, flat = (len(nodes), np.int64(nodes[0, 0].child_count)), chunk.reshape(*chunk.shape[:2], -1)
+    chunks = np.empty((*shape, flat.shape[2]), np.float32)
     source, closed = np.empty(shape, np.int8), np.empty(shape, np.bool_)
     value, spread, prior = np.empty(shape), np.empty(shape), np.empty(shape, np.float32)
     visits = np.empty(shape, np.int32)
@@ -180,7 +180,9 @@ def root_candidates(
             source[row, k], closed[row, k], visits[row, k] = node.source, node.closed, node.visits
             value[row, k] = node.value if alive[row] else -np.inf
             spread[row, k], prior[row, k] = node.spread, node.prior
-    return source, value, spread, visits, closed, prior
+            for n in range(flat.shape[2]):
+                chunks[row, k, n] = flat[row, 1 + k, n]
+    return chunks.reshape(*shape, *chunk.shape[2:]), source, value, spread, visits, closed, prior
 
 
 @njit(cache=True, error_model="numpy")

@@ -139,9 +139,14 @@ class Tree:
         row of new trees. Their numbers."""
         new = slice(1, 1 + chunks.shape[1])
         self.reserve(new.stop)
-        self.chunk[:, new] = chunks
-        _add_roots(self.nodes, np.array(source, np.int8, order="C"), np.array(prior, np.float64, order="C"))
-        self.size[:] = new.stop
+        _add_roots(
+            self.nodes,
+            self.chunk,
+            self.size,
+            np.ascontiguousarray(chunks, np.float32),
+            np.ascontiguousarray(source, np.int8),
+            np.ascontiguousarray(prior, np.float64),
+        )
         return new
 
     def open_child(self, rows: np.ndarray, nodes: np.ndarray) -> np.ndarray:
@@ -204,15 +209,20 @@ def _plant(nodes: Any, chunk: np.ndarray, size: np.ndarray) -> None:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _add_roots(nodes: Any, source: np.ndarray, prior: np.ndarray) -> None:
-    """``Tree.add_roots`` but for chunks and sizes."""
-    count = source.shape[1]
-    for row in range(len(nodes)):
-        nodes[row, 0].first_child, nodes[row, 0].child_count = 1, count
+def _add_roots(
+    nodes: Any, chunk: np.ndarray, size: np.ndarray, chunks: np.ndarray, source: np.ndarray, prior: np.ndarray
+) -> None:
+    """``Tree.add_roots`` where there is room."""
+    count, horizon, actions = chunks.shape[1:]
+    for row in range(size.size):
+        nodes[row, 0].first_child, nodes[row, 0].child_count, size[row] = 1, count, 1 + count
         for k in range(count):
             nodes[row, 1 + k] = BLANK[0]
             child = nodes[row, 1 + k]
             child.parent, child.depth, child.source, child.prior = 0, 1, source[row, k], prior[row, k]
+            for t in range(horizon):
+                for a in range(actions):
+                    chunk[row, 1 + k, t, a] = chunks[row, k, t, a]
 
 
 class LatentPool:

@@ -112,7 +112,8 @@ def test_many_chunks_at_once_are_drawn_as_the_formulas_say_to_the_bit(name, numb
     )
     seeds, nodes, entry = np.array([5, 5, 9]), np.array([1, 2, 1]), np.array([2, 0, 2])
     out = np.full((rows, number + 3, 5, spec.size), 7.0, np.float32)
-    draw_evenly(seeds, nodes, 3, (2, number), centres, entry, widths, 0.4, space.geometry, out)
+    label = np.zeros(out.shape[:2], np.int8)
+    draw_evenly(seeds, nodes, 3, (2, number), centres, entry, widths, 0.4, space.geometry, out, label)
 
     keys = stream_keys(seeds, nodes * 8 + 3).view(np.int64)
     uniform = uniforms(stream_keys(keys, 0), 1 + number * space.gripper.size)
@@ -123,6 +124,8 @@ def test_many_chunks_at_once_are_drawn_as_the_formulas_say_to_the_bit(name, numb
     expected = space.perturb(around, white * widths[rank // kernels][..., None], flip)
     np.testing.assert_array_equal(out[:, 2 : 2 + number], expected)
     assert (out[:, [0, 1, -1]] == 7.0).all()
+    assert (label[:, 2 : 2 + number] == 4).all()
+    assert not label[:, [0, 1, -1]].any()
 
 
 @pytest.mark.parametrize("name", SPECS)
