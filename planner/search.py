@@ -254,11 +254,10 @@ class TreeSearch:
             inner_children=self.inner_children,
             seeds=seeds,
         )
-        while True:
-            if min(run.spent.tolist()) >= clock.simulations or not clock.wave_begins():
-                return
-            claims, drawn = self.simulate(run, clock.simulations)
-            if not len(claims):  # nothing left that can be claimed
+        simulations = clock.simulations
+        while min(run.spent.tolist()) < simulations and clock.wave_begins():
+            claims, drawn = self.simulate(run, simulations)
+            if not len(claims):  # nothing is left that can be claimed
                 return
             self.expand(run, drawn)
             self.backward(run, claims, self.evaluate(run, claims))
@@ -292,7 +291,7 @@ class TreeSearch:
         nothing is evaluated twice.
         """
         walk = self._array_form(run).simulate if run.walk is None else run.walk
-        return walk(run.tree, (run.spent, int(simulations), int(self.wave)))
+        return walk(run.tree, (run.spent, simulations, int(self.wave)))
 
     def expand(self, run: Run, drawn: np.ndarray) -> None:
         """Draw the chunks of the children ``int64 [3, D]`` that were opened, all in one call."""
@@ -305,8 +304,8 @@ class TreeSearch:
 
     def evaluate(self, run: Run, claims: np.ndarray) -> Evaluated:
         """Predict and score the claims ``int64 [L, 2]`` (distinct) in one call of each model."""
-        parents, chunks = gather(run.tree.nodes, run.tree.chunk, claims)
-        states = run.pool.take(parents)
+        slots, numbers, chunks = gather(run.tree.nodes, run.tree.chunk, claims, run.pool.numbers)
+        states = run.pool.latents(numbers) if numbers.size else run.pool.take(slots)
         prediction = self.world_model.step(states, chunks)
         if run.correct is not None:
             prediction = run.correct(claims[:, 0], states, chunks, prediction)

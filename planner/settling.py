@@ -66,18 +66,24 @@ class Carry:
 
 
 @njit(cache=True, error_model="numpy")
-def gather(nodes: Any, chunk: np.ndarray, claims: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Latent slots ``[L]`` of the parents of claims ``int64 [L, 2]``, and the claims' chunks."""
+def gather(
+    nodes: Any, chunk: np.ndarray, claims: np.ndarray, latents: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of claims ``int64 [L, 2]``: the latent slots ``[L]`` of their parents, what ``LatentPool.numbers`` has
+    there, ``[L, D]``, and their chunks."""
     slots = np.empty(len(claims), np.int64)
     # Number by number: assigning an array brings its error messages along, which take seconds to compile.
     flat = chunk.reshape(chunk.shape[0], chunk.shape[1], -1)
     chunks = np.empty((len(claims), flat.shape[2]), chunk.dtype)
+    states = np.empty((len(claims), latents.shape[1]), latents.dtype)
     for i in range(len(claims)):
         row, node = claims[i]
-        slots[i] = nodes[row, nodes[row, node].parent].latent
+        slots[i] = slot = nodes[row, nodes[row, node].parent].latent
         for k in range(flat.shape[2]):
             chunks[i, k] = flat[row, node, k]
-    return slots, chunks.reshape(len(claims), *chunk.shape[2:])
+        for k in range(latents.shape[1]):
+            states[i, k] = latents[slot, k]
+    return slots, states, chunks.reshape(len(claims), *chunk.shape[2:])
 
 
 @njit(cache=True, error_model="numpy")

@@ -274,10 +274,15 @@ class LatentPool:
     def take(self, slots: np.ndarray) -> Latent:
         """Latents ``[M, ...]`` of slots ``int64 [M]``."""
         if isinstance(self._slots, np.ndarray):
-            taken = self._slots.take(slots, axis=0)
-            return taken if self._wrap is None else self._wrap(taken)
+            return self.latents(self._slots.take(slots, axis=0))
         assert self._wrap is not None
         return self._slots.index_select(0, self._wrap(slots).to(self._slots.device))
+
+    def latents(self, numbers: np.ndarray) -> Latent:
+        """Latents ``[M, ...]`` from rows of their numbers, ``[M, D]``, which become theirs."""
+        if self._slots.ndim != numbers.ndim:
+            numbers = numbers.reshape(-1, *self._slots.shape[1:])
+        return numbers if self._wrap is None else self._wrap(numbers)
 
 
 NO_NUMBERS = np.empty((0, 0), np.float32)
