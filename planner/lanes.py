@@ -206,11 +206,11 @@ def command(
         low, high = geometry[6][a], geometry[7][a]
         half, twice = np.float32(0.5) * (low + high), 2.0 * middle[a]
         for i in range(which.size):
-            flipped = flip[i, g]
+            centre, chunk, flipped = centres[which[i]], out[where[i]], flip[i, g]
             for t in range(out.shape[1]):
-                number = np.float64(centres[which[i], t, a])
+                number = np.float64(centre[t, a])
                 number = twice - number if flipped else number
-                out[where[i], t, a] = high if np.float32(number) > half else low
+                chunk[t, a] = high if np.float32(number) > half else low
 
 
 @njit(cache=True, error_model="numpy")

@@ -306,25 +306,26 @@ class KernelProposals:
 
     def _kernels_of(self, source: KernelSource, context: Context) -> tuple[Kernels, np.ndarray]:
         """The kernels of a source, and the entry of each of the context's nodes among them."""
-        space, varies = self.space(context.policy.shape[2]), varies_with(source)
+        varies = varies_with(source)
+        if varies == "tree":
+            known = context.memo.get(source.name)
+            if known is None:
+                centres = self._centres(source, context.of_trees())
+                known = context.memo[source.name] = Kernels(self.space(centres.shape[2]), centres)
+            return known, context.rows
+        space = self.space(context.policy.shape[2])
         if varies == "nothing":
             centres = self._centres(source, context)
-            known = self._kernels.get(source.name)
-            if known is None or known[0] is not centres:
-                known = self._kernels[source.name] = centres, Kernels(space, centres)
-            return known[1], np.zeros(context.rows.size, np.int64)
-        if varies == "tree":
-            make = functools.partial(self._of_trees, source, context)
-            return remembered(context.memo, source.name, make), context.rows
+            kept = self._kernels.get(source.name)
+            if kept is None or kept[0] is not centres:
+                kept = self._kernels[source.name] = centres, Kernels(space, centres)
+            return kept[1], np.zeros(context.rows.size, np.int64)
         nodes = remembered(context.memo, source.name, NodeKernels)
         return nodes.of(context, functools.partial(self._of_nodes, source), space)
 
     def _of_nodes(self, source: KernelSource, context: Context) -> np.ndarray:
         centres = self._centres(source, context)
         return np.broadcast_to(centres, (context.rows.size, *centres.shape[1:]))
-
-    def _of_trees(self, source: KernelSource, context: Context) -> Kernels:
-        return Kernels(self.space(context.policy.shape[2]), self._centres(source, context.of_trees()))
 
     def log_density(self, context: Context, chunks: np.ndarray) -> np.ndarray:
         """Log-density ``float64 [M, K]`` of chunks ``[M, K, H, A]`` under the mixture (before clipping), per

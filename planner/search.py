@@ -6,6 +6,7 @@ their own. The algorithm with waves of one simulation is the sequential one.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -133,6 +134,12 @@ class TreeSearch:
             if number != int(number) or number < 1:
                 raise ForethoughtError(f"{name} must be an integer >= 1; got {number}.")
 
+    @functools.cached_property
+    def _halving(self) -> SequentialHalving:
+        """The root's rule where none is given."""
+        most = self.budget.simulations
+        return SequentialHalving(4 * self.children if most is None else int(most))
+
     def plan(self, observation: Observation, samples: ActionSamples, seeds: np.ndarray) -> Decision:
         """One decision per row. Exceptions of the models pass through; numbers that are not finite do not: a
         candidate that leads to them is out, and a row whose policy chunk does returns that chunk as a
@@ -234,7 +241,7 @@ class TreeSearch:
         nothing = np.zeros(batch, np.int64)
         names = tuple(self.proposals.source_names)
         discount = self.scoring.discount ** samples.shape[2]
-        root_rule = self.root_rule or SequentialHalving(int(most) if most is not None else 4 * children)
+        root_rule = self.root_rule or self._halving
         run = Run(tree, pool, samples, instruction, seeds, nothing, nothing.copy(), names, root_rule)
         run.weights, run.correct = weights, correct
         run.carry = Carry.of(self.backup, discount, self.inner_children)
