@@ -18,6 +18,7 @@ from .bandwidth import Bandwidth, choose_bandwidth
 from .best_of_n import BestOfN
 from .budget import Budget
 from .chunk_space import ChunkSpace
+from .context import Context
 from .cross_entropy import CrossEntropy, cem, icem
 from .decision import DecisionRule
 from .episodic import EpisodicCorrection
@@ -28,7 +29,7 @@ from .mixtures import kernel_proposals
 from .path_integral import PathIntegral, mppi
 from .presets import PRESETS, best_of_n, forethought, vla_reasoner
 from .primitives import PrimitiveKernels
-from .proposals import Context, Drawn, KernelProposals, OneByOne, PolicySamples, Proposals, Proposed
+from .proposals import Drawn, KernelProposals, OneByOne, PolicySamples, Proposals, Proposed
 from .refinement import ColouredNoise, Distribution, Refinement, SharedNoise
 from .reuse import TreeReuse, latent_distance
 from .rules import INNER_RULES, ROOT_RULES, ImprovedPolicy

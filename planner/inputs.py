@@ -48,7 +48,9 @@ def checked(samples: ActionSamples, observation: Observation, seeds: np.ndarray,
     Raises:
         ForethoughtError: The shapes fit neither the observation nor the action spec.
     """
-    chunks, batch = np.asarray(samples.chunks, np.float32), observation.batch
+    chunks, batch = np.ascontiguousarray(samples.chunks, np.float32), observation.batch
+    # One that cannot be written to would have all loops compiled once more.
+    chunks = chunks if chunks.flags.writeable else chunks.copy()
     good = chunks.ndim == 4 and chunks.shape[0] == batch and min(chunks.shape) > 0
     if not good or chunks.shape[3] != spec.size:
         raise ForethoughtError(

@@ -44,22 +44,16 @@ def _halving(rule: SequentialHalving, children: int, seeds: np.ndarray) -> RuleK
     return HALVING, constants, halving_schedule(children, rule.simulations), noise
 
 
+def _unscheduled(kind: int, first: float, second: float = 0.0) -> RuleKernel:
+    return kind, (float(first), float(second)), NO_SCHEDULE, NO_NOISE
+
+
 RULES: dict[type, Callable[[Any, int, np.ndarray], RuleKernel]] = {
-    Puct: lambda rule, children, seeds: (PUCT, (float(rule.exploration), 0.0), NO_SCHEDULE, NO_NOISE),
-    DensityUcb: lambda rule, children, seeds: (
-        DENSITY_UCB,
-        (float(rule.exploration), 0.0),
-        NO_SCHEDULE,
-        NO_NOISE,
-    ),
+    Puct: lambda rule, children, seeds: _unscheduled(PUCT, rule.exploration),
+    DensityUcb: lambda rule, children, seeds: _unscheduled(DENSITY_UCB, rule.exploration),
     SequentialHalving: _halving,
     # Halving whose schedule is over.
-    ImprovedPolicy: lambda rule, children, seeds: (
-        HALVING,
-        (float(rule.visit_offset), float(rule.value_scale)),
-        NO_SCHEDULE,
-        NO_NOISE,
-    ),
+    ImprovedPolicy: lambda rule, children, seeds: _unscheduled(HALVING, rule.visit_offset, rule.value_scale),
 }
 """By exact type: a subclass may score otherwise."""
 

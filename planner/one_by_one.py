@@ -5,19 +5,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numba import njit
 
 from .chunk_space import ChunkSpace
+from .context import Context
 from .density import ladder, log_normaliser, log_sums
 from .drawing import draw_around, draw_evenly, pick
 from .lanes import LANES, describe, describe_centres, pattern, unite
 from .parallel import split
-
-if TYPE_CHECKING:
-    from .proposals import Context
 
 
 class Kernels:

@@ -28,15 +28,16 @@ from ..interfaces import (
 from .array_form import ArrayForm
 from .backup import Backup, TemporalDifferenceMix
 from .budget import Budget, Clock
+from .context import Context
 from .decision import DecisionRule, RootStatistics, with_candidates
 from .graft import INHERITED, Subtree, graft
 from .inputs import Inputs, checked, every, without_search
 from .kernels import Walk, claim_unknown, close_roots
-from .proposals import Context, Proposals, draw
+from .proposals import Proposals, draw
 from .scoring import Scoring
 from .selection import ProgressiveWidening, Puct, SelectionRule, SequentialHalving
 from .settling import Carry, gather, root_candidates, scatter, settle
-from .tree import LatentPool, Tree, finite_rows, on_host
+from .tree import LatentPool, Tree, finite_rows
 
 Correct: TypeAlias = Callable[[np.ndarray, Latent, np.ndarray, Prediction], Prediction]
 """From rows ``int64 [L]``, states ``[L, ...]``, chunks ``[L, H, A]`` and what the model predicts of them to a
@@ -316,7 +317,7 @@ class TreeSearch:
         prediction = self.world_model.step(states, chunks)
         if run.correct is not None:
             prediction = run.correct(claims[:, 0], states, chunks, prediction)
-        first = run.pool.add(on_host(prediction.latent))
+        first = run.pool.add(prediction.latent)
         if run.pool.used - first != len(claims):
             raise ForethoughtError(
                 f"The world model was asked about {len(claims)} states and predicted {run.pool.used - first}."
@@ -364,8 +365,9 @@ class TreeSearch:
     ) -> Decision:
         """The decision as things stand, from a run at any moment between two waves; ``milliseconds`` are
         those of the decision."""
-        chunks, source, *numbers, prior = root_candidates(run.tree.nodes, run.tree.chunk, alive)
-        root = RootStatistics(chunks, source, run.source_names, *numbers)
+        known = root_candidates(run.tree.nodes, run.tree.chunk, alive)
+        chunks, source, value, spread, visits, closed, prior = known
+        root = RootStatistics(chunks, source, run.source_names, value, spread, visits, closed)
         choice = self.decision(root, self.action_spec)
         if not inputs.intact:
             # A policy chunk that is not finite leaves as it came: whoever guards the robot must see it.

@@ -25,10 +25,11 @@ from ..interfaces import (
 from .backup import Backup, TemporalDifferenceMix
 from .budget import Budget, Clock
 from .carry import Carried, Leftover
+from .context import Context
 from .decision import DecisionRule, RootStatistics, with_candidates
 from .inputs import checked, distinct, without_search
 from .population import Population, Run, advance, back_up, best, going
-from .proposals import Context, Proposals
+from .proposals import Proposals
 from .refinement import Distribution, Refinement, draw
 from .scoring import Scoring
 from .tree import NONE, LatentPool, finite_rows

@@ -258,16 +258,17 @@ class LatentPool:
 
     def add(self, latents: Latent) -> int:
         """Store latents ``[M, ...]``; the slot of the first, which the others follow."""
-        end = self.used + len(latents)
+        on_the_host = isinstance(self._slots, np.ndarray)
+        added: Any = on_host(latents) if on_the_host else latents
+        end = self.used + len(added)
         if end > len(self._slots):
             larger = self._new(max(end, 2 * len(self._slots)))
             larger[: self.used] = self._slots[: self.used]
             self._keep(larger)
-        if isinstance(self._slots, np.ndarray):
-            self._slots[self.used : end] = on_host(latents)
+        if on_the_host:
+            self._slots[self.used : end] = added
         else:
-            added: Any = latents
-            self._slots.narrow(0, self.used, len(latents)).copy_(added.detach())
+            self._slots.narrow(0, self.used, len(added)).copy_(added.detach())
         first, self.used = self.used, end
         return first
 

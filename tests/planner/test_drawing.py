@@ -12,7 +12,7 @@ from forethought.interfaces import ActionSpec
 from forethought.planner import ChunkSpace
 from forethought.planner.chunk_space import clipped
 from forethought.planner.drawing import draw_evenly
-from forethought.planner.lanes import LANES, describe
+from forethought.planner.lanes import LANES, describe, describe_centres
 from forethought.planner.noise import normals, stream_keys, uniforms
 
 STEP, FIRST, SECOND = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
@@ -141,6 +141,17 @@ def test_a_description_is_the_whitened_chunk_and_a_bit_for_every_step_of_a_gripp
         words[..., np.arange(horizon) // 64] >> np.arange(horizon, dtype=np.uint64) % np.uint64(64)
     ) & np.uint64(1)
     np.testing.assert_array_equal(bits.astype(float) * 2.0 - 1.0, space.signs(chunks))
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_centres_are_described_as_chunks_are_but_run_fastest(name):
+    spec, rows, count, horizon = SPECS[name], 2, 5, 70
+    space = ChunkSpace(spec, horizon)
+    centres = np.random.default_rng(6).uniform(-1, 1, (rows, count, horizon, spec.size)).astype(np.float32)
+    white, words = describe_centres(centres, space.geometry)
+    np.testing.assert_array_equal(white.swapaxes(1, 2), space.whiten(centres))
+    _, expected = describe(centres.reshape(-1, horizon, spec.size), space.geometry)
+    np.testing.assert_array_equal(np.moveaxis(words, -1, 1).reshape(expected.shape), expected)
 
 
 @pytest.mark.parametrize("name", SPECS)

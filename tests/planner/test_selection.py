@@ -202,6 +202,22 @@ class TestTree:
         assert type(taken) is type(expected)
         assert (taken == expected).all()
 
+    @pytest.mark.parametrize("kind", ["tensor", "array"])
+    def test_a_pool_shows_compiled_loops_the_numbers_of_its_slots(self, kind):
+        def make(first: float):
+            array = np.full((2, 3, 2), first, np.float32) + np.arange(2, dtype=np.float32)[:, None, None]
+            return torch.from_numpy(array) if kind == "tensor" else array
+
+        pool = LatentPool(make(0.0), 1)
+        for first in (2.0, 4.0):
+            pool.add(make(first))
+        assert pool.numbers.shape[1] == 6
+        assert (pool.numbers[: pool.used] == np.arange(6.0)[:, None]).all()
+        restored = pool.latents(pool.numbers[[3, 2]])
+        assert type(restored) is type(make(0.0))
+        assert (restored == make(2.0)[[1, 0]]).all()
+        assert not LatentPool(np.array(["state"], object), 1).numbers.size
+
     def test_rows_that_are_not_finite_are_found(self):
         array = np.zeros((3, 2, 2))
         array[1, 0, 1] = np.nan
