@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -99,8 +99,8 @@ class DecisionRule:
         chunk, slot, *_, overridden, fallback = chosen
         if self.policy_weight and overridden.any():
             chunk[overridden] = self._inject(root, ranked, slot, spec)[overridden]
-        told = zip(root.source, fallback.tolist(), slot.tolist(), gain.tolist())
-        reason = tuple([self._reason(root.source_names, *what) for what in told])
+        told = enumerate(zip(fallback.tolist(), slot.tolist(), gain.tolist()))
+        reason = tuple([self._reason(root, row, *what) for row, what in told])
         return Choice(*chosen, reason)
 
     def _inject(
@@ -115,13 +115,11 @@ class DecisionRule:
             gripper = vote(root.chunks[rows[:, None], order], voters, chosen)
         return blend(root.chunks[:, 0], chosen, gripper, self.policy_weight, spec)
 
-    def _reason(
-        self, names: Sequence[str], source: np.ndarray, fallback: bool, slot: int, gain: float
-    ) -> str:
+    def _reason(self, root: RootStatistics, row: int, fallback: bool, slot: int, gain: float) -> str:
         if fallback:
             return "fallback: the policy's chunk has no finite value"
         if slot:
-            return f"search: {names[source[slot]]} is better by {gain:.3f}"
+            return f"search: {root.source_names[root.source[row, slot]]} is better by {gain:.3f}"
         if gain > 0.0:
             return f"policy: the best is better by {gain:.3f}, within the margin of {self.margin:g}"
         return "policy: nothing is better"
