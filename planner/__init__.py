@@ -6,9 +6,9 @@
 ``presets`` are the planners by name. ``search`` holds the tree's algorithm; ``proposals`` (drawn from
 ``sources``), ``selection`` (by name in ``rules``), ``scoring``, ``backup``, ``budget`` and ``decision`` each
 hold one of its choices; ``tree`` the arrays it works on; ``kernels`` and ``settling`` its loops, compiled,
-and ``array_form`` the same under any rule. ``sequences`` holds the loop of the sampling planners;
-``cross_entropy`` and ``path_integral`` say how each refines it. ``reuse`` and ``gate`` wrap a planner,
-``explain`` puts a decision into words.
+``opening`` what they draw themselves, and ``array_form`` the same under any rule. ``sequences`` holds the
+loop of the sampling planners; ``cross_entropy`` and ``path_integral`` say how each refines it. ``reuse`` and
+``gate`` wrap a planner, ``explain`` puts a decision into words.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import numpy as np
 from numba import njit
 
 from .noise import gumbels, stream_keys
+from .opening import ELSEWHERE, Drawing, draw_opened
 from .parallel import split
 from .rules import ImprovedPolicy
 from .selection import (
@@ -66,6 +67,7 @@ class Walk:
         factor, power: Progressive widening below the root.
         depth: Longest sequence of chunks.
         inner_children: Candidates of every node but the root.
+        drawing: How they are drawn.
     """
 
     def __init__(
@@ -76,9 +78,9 @@ class Walk:
         power: float,
         depth: int,
         inner_children: int,
+        drawing: Drawing,
     ) -> None:
-        self._root = root
-        self._rest = inner, (float(factor), float(power)), int(depth), int(inner_children)
+        self._how = root, inner, (float(factor), float(power)), int(depth), int(inner_children), drawing
         self._wave = 0
 
     @staticmethod
@@ -91,6 +93,7 @@ class Walk:
         root_children: int,
         inner_children: int,
         seeds: np.ndarray,
+        drawing: Drawing,
     ) -> Walk | None:
         """The walk under these rules, or None where one of them has no compiled form."""
         if type(root) not in RULES or type(inner) not in RULES:
@@ -104,10 +107,12 @@ class Walk:
             widening.power,
             depth,
             inner_children,
+            drawing,
         )
 
     def __call__(self, tree: Tree, allowance: Allowance) -> tuple[np.ndarray, np.ndarray]:
-        """Claims ``int64 [L, 2]`` and drawn ``int64 [3, D]``; see ``TreeSearch.simulate``."""
+        """Claims ``int64 [L, 2]``, and the children that were opened and are yet to be drawn, ``int64 [3,
+        D]``; see ``TreeSearch.simulate``."""
         self._wave += 1
         claims, drawn, room = self._go(tree, allowance)
         if room:
@@ -117,7 +122,7 @@ class Walk:
 
     def _go(self, tree: Tree, allowance: Allowance) -> tuple[np.ndarray, np.ndarray, int]:
         """What ``_walk`` says, of all rows."""
-        before, after = (tree.nodes, tree.size, self._wave), (allowance, self._root, *self._rest)
+        before, after = (tree.nodes, tree.chunk, tree.size, self._wave), (allowance, *self._how)
         rows = tree.batch
         if rows < 2 * MANY:
             return _walk(*before, 0, rows, *after)
@@ -174,6 +179,7 @@ def widths(nodes: Any, allowance: Allowance) -> np.ndarray:
 @njit(cache=True, nogil=True, error_model="numpy")
 def _walk(
     tree: Any,
+    chunk: np.ndarray,
     size: np.ndarray,
     wave: int,
     start: int,
@@ -184,9 +190,10 @@ def _walk(
     widening: tuple[float, float],
     max_depth: int,
     inner_children: int,
+    drawing: Drawing,
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Claims and drawn of the rows from ``start`` to ``stop``, and 0; or, nothing done yet, the nodes that
-    each row must have room for."""
+    """Claims of the rows from ``start`` to ``stop``, what is yet to be drawn, and 0; or, nothing done yet,
+    the nodes that each row must have room for."""
     most, room, width = 0, 0, widths(tree, allowance)
     for row in range(width.size):  # of all rows, so that all parts agree
         most += width[row] if start <= row < stop else 0
@@ -249,6 +256,9 @@ def _walk(
                 while node != NONE:
                     nodes[node].pending += 1
                     node = np.int64(nodes[node].parent)
+    if opened and drawing[0] != ELSEWHERE:
+        draw_opened(tree, chunk, drawn[:, :opened], drawing)
+        opened = 0
     return claims[:claimed], drawn[:, :opened], room
 
 

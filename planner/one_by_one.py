@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numba import njit
 
 from .chunk_space import ChunkSpace
 from .context import Context
-from .density import ladder, log_normaliser, log_sums
+from .density import Ladder, ladder, log_normaliser, log_sums
 from .drawing import draw_around, draw_evenly, pick
 from .lanes import LANES, describe, describe_centres, pattern, unite
 from .parallel import split
@@ -127,13 +127,11 @@ class Drawer:
         if len(kernels) == 1:
             source = np.empty(count, np.int8)
             of, entry = kernels[0]
-            what = seeds, nodes, places, self._cumulative, entry, of.centres, of.white, of.words
-            how = self._widths[0], self._flip, self._space.geometry, self._ladders[0]
-            out = self._constant(0, of), self._temperature, chunks, source, log_prior
+            drawn = seeds, nodes, places, entry, self.mixture(of), chunks, source, log_prior
             if count < 2 * MANY:
-                _draw_and_weigh(0, count, *what, *how, *out)
+                draw_and_weigh(0, count, *drawn)
             else:
-                split(lambda start, stop: _draw_and_weigh(start, stop, *what, *how, *out), count, MANY)
+                split(lambda start, stop: draw_and_weigh(start, stop, *drawn), count, MANY)
             return chunks, source, log_prior
         origin, where, keys = pick(seeds, nodes, places, self._cumulative)
 
@@ -143,6 +141,12 @@ class Drawer:
 
         split(part, count, MANY)
         return chunks, origin + np.int8(1), log_prior
+
+    def mixture(self, of: Kernels) -> Mixture:
+        """That of one source, with these kernels."""
+        where = self._cumulative, of.centres, of.white, of.words, self._widths[0]
+        how = self._flip, self._space.geometry, self._ladders[0]
+        return *where, *how, self._constant(0, of), self._temperature
 
     def evenly(
         self,
@@ -225,35 +229,35 @@ def _weigh(
     return density
 
 
+Mixture: TypeAlias = tuple[
+    np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, float, Any, Ladder, float, float
+]
+"""A mixture of one source as compiled loops take it: cumulative shares; centres, white and words of its
+``Kernels``; bandwidths; flip probability; ``ChunkSpace.geometry``; and, of the density, the ladder, what
+``log_sums`` lacks, and the temperature."""
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
-def _draw_and_weigh(
+def draw_and_weigh(
     start: int,
     stop: int,
     seeds: np.ndarray,
     nodes: np.ndarray,
     places: np.ndarray,
-    shares: np.ndarray,
     rows: np.ndarray,
-    centres: np.ndarray,
-    white: np.ndarray,
-    words: np.ndarray,
-    bandwidths: np.ndarray,
-    flip_probability: float,
-    geometry: Any,
-    steps: Any,
-    constant: float,
-    temperature: float,
+    mixture: Mixture,
     chunks: np.ndarray,
     source: np.ndarray,
     log_prior: np.ndarray,
 ) -> None:
     """All of ``Drawer._part`` for a mixture of one source, ``FEW`` candidates at a time."""
+    shares, centres, white, words, widths, flip_probability, geometry, steps, constant, temperature = mixture
     for first in range(start, stop, FEW):
         last = min(first + FEW, stop)
         few, entry = chunks[first:last], rows[first:last]
         _, where, keys = pick(seeds[first:last], nodes[first:last], places[first:last], shares)
         every = np.arange(entry.size)
-        value = draw_around(every, where, keys, centres, entry, bandwidths, flip_probability, geometry, few)
+        value = draw_around(every, where, keys, centres, entry, widths, flip_probability, geometry, few)
         word, query = np.empty((entry.size, *words.shape[1:3]), np.uint64), np.empty(value.size)
         pattern(few, geometry, word)
         unite(value, centres.shape[2], geometry, query)

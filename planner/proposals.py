@@ -16,6 +16,7 @@ from .context import Context
 from .inputs import every
 from .noise import stream_keys, uniforms
 from .one_by_one import Drawer, Kernels, NodeKernels, remembered
+from .opening import Drawing, from_kernels, from_samples, take_samples
 from .sources import KernelSource, PolicyKernels, varies_with
 from .tree import finite_rows
 
@@ -69,7 +70,9 @@ class Proposals(Protocol):
 
 @runtime_checkable
 class OneByOne(Protocol):
-    """Proposals whose candidates below the root are drawn when the tree asks for them, and not before."""
+    """Proposals whose candidates below the root are drawn when the tree asks for them, and not before.
+
+    Those that also have a method ``compiled``, as ``opening.drawing`` asks for it, are not even asked."""
 
     def draw(self, context: Context, places: np.ndarray) -> Drawn:
         """Candidate number ``places[m]`` (``int64 [M]``, from 0) of each node: always the same for the same
@@ -200,6 +203,14 @@ class KernelProposals:
         kernels = [self._kernels_of(source, context) for source in self.sources]
         return Drawn(*drawer(context.seeds, context.nodes, places, kernels))
 
+    def compiled(self, context: Context, count: int) -> Drawing | None:
+        """See ``drawing``: mixtures of one source whose kernels do not depend on the node."""
+        source, *others = self.sources
+        if type(self) is not KernelProposals or others or varies_with(source) not in ("tree", "nothing"):
+            return None
+        kernels, entries = self._kernels_of(source, context)
+        return from_kernels(context.seeds, entries, self._drawer(context.policy.shape[2]).mixture(kernels))
+
     def _drawer(self, horizon: int) -> Drawer:
         """What draws chunks of this length."""
         if horizon not in self._drawers:
@@ -297,7 +308,7 @@ class PolicySamples:
 
     def draw(self, context: Context, places: np.ndarray) -> Drawn:
         """The policy's samples in their order."""
-        chunks, source, last = _take(self._clipped(context), context.rows, places)
+        chunks, source, last = take_samples(self._clipped(context), context.rows, places)
         if last >= context.policy.shape[1]:
             raise _too_few(last + 1, context.policy.shape[1])
         log_prior = np.zeros(places.size)
@@ -305,23 +316,17 @@ class PolicySamples:
             log_prior = np.log(np.maximum(weights[context.rows, places], 1e-30))
         return Drawn(chunks, source, log_prior)
 
+    def compiled(self, context: Context, count: int) -> Drawing | None:
+        """See ``drawing``."""
+        clipped_samples, weights = self._clipped(context), context.policy_weights
+        if type(self) is not PolicySamples or count > clipped_samples.shape[1]:
+            return None
+        if weights is None:
+            return from_samples(clipped_samples, np.zeros(clipped_samples.shape[:2]))
+        return from_samples(clipped_samples, np.log(np.maximum(weights, 1e-30)))
+
     def _clipped(self, context: Context) -> np.ndarray:
         return remembered(context.memo, "policy_samples", lambda: clipped(context.policy, self.spec))
-
-
-@njit(cache=True, error_model="numpy")
-def _take(chunks: np.ndarray, rows: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """Chunks ``[M, H, A]`` of ``[B, N, H, A]``, and 0 for the first of a row, 1 for others, ``int8 [M]``; the
-    largest place, and nothing taken from places that are not there."""
-    flat, last = chunks.reshape(chunks.shape[0], chunks.shape[1], -1), 0
-    out, source = np.empty((rows.size, flat.shape[2]), chunks.dtype), np.ones(rows.size, np.int8)
-    for i in range(rows.size):
-        last = max(last, places[i])
-        source[i] = 1 if places[i] else 0
-        if places[i] < chunks.shape[1]:
-            for k in range(flat.shape[2]):
-                out[i, k] = flat[rows[i], places[i], k]
-    return out.reshape(rows.size, *chunks.shape[2:]), source, last
 
 
 @njit(cache=True, error_model="numpy")

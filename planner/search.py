@@ -33,6 +33,7 @@ from .decision import DecisionRule, RootStatistics, with_candidates
 from .graft import INHERITED, Subtree, graft
 from .inputs import Inputs, checked, every, without_search
 from .kernels import Walk, claim_unknown, close_roots
+from .opening import drawing
 from .proposals import Proposals, draw
 from .scoring import Scoring
 from .selection import ProgressiveWidening, Puct, SelectionRule, SequentialHalving
@@ -248,7 +249,8 @@ class TreeSearch:
         run.carry = Carry.of(self.backup, discount, self.inner_children)
 
         clock.wave_begins()
-        candidates = self._phase_one(run, children, inherited)
+        roots = self._context(run, np.arange(batch), np.zeros(batch, np.int64))
+        candidates = self._phase_one(run, roots, children, inherited)
         clock.wave_ends()
         close_roots(tree.nodes, np.ones(batch, np.bool_) if alive is None else alive)
         yield run
@@ -261,6 +263,7 @@ class TreeSearch:
             root_children=candidates,
             inner_children=self.inner_children,
             seeds=seeds,
+            drawing=drawing(self.proposals, roots, self.inner_children),
         )
         simulations = clock.simulations
         while min(run.spent.tolist()) < simulations and clock.wave_begins():
@@ -272,12 +275,12 @@ class TreeSearch:
             clock.wave_ends()
             yield run
 
-    def _phase_one(self, run: Run, children: int, inherited: Sequence[Subtree | None] | None) -> int:
+    def _phase_one(
+        self, run: Run, roots: Context, children: int, inherited: Sequence[Subtree | None] | None
+    ) -> int:
         """Draw the root's candidates and evaluate all of them in one batch, but for those inherited. How many
         they are."""
-        tree, rows = run.tree, np.arange(run.tree.batch)
-        root = np.zeros(rows.size, np.int64)
-        proposed = self.proposals.propose(self._context(run, rows, root), children, keep_policy=True)
+        tree, proposed = run.tree, self.proposals.propose(roots, children, keep_policy=True)
         nodes = tree.add_roots(proposed.chunks, proposed.source, proposed.prior)
         if inherited is not None:
             run.source_names = (*run.source_names, INHERITED)
@@ -294,9 +297,9 @@ class TreeSearch:
         the row has spent fewer than ``simulations``.
 
         Returns the claims ``int64 [L, 2]``, row and node of each, and the children that were opened on the
-        way, whose chunks are yet to be drawn, ``int64 [3, D]``: row, parent, and which of its children. A
-        leaf that is claimed, and a node below which all is claimed, is blocked for the rest of the wave, so
-        nothing is evaluated twice.
+        way and whose chunks are yet to be drawn, ``int64 [3, D]``: row, parent, and which of its children;
+        none where the compiled walk draws them itself (see ``opening``). A leaf that is claimed, and a node
+        below which all is claimed, is blocked for the rest of the wave, so nothing is evaluated twice.
         """
         walk = self._array_form(run).simulate if run.walk is None else run.walk
         return walk(run.tree, (run.spent, simulations, int(self.wave)))

@@ -24,6 +24,7 @@ from ...interfaces import (
     WorldModel,
 )
 from ...planner import Context, Drawn, KernelProposals, PolicySamples, Proposed, TreeSearch
+from ...planner.opening import Drawing
 from ...planner.parallel import split
 from ...planner.search import Evaluated, Run
 
@@ -233,7 +234,8 @@ class TimedReward:
 
 @dataclass(eq=False)
 class TimedProposals:
-    """Proposals whose draws count as ``sampling``."""
+    """Proposals whose draws count as ``sampling``; but those that the compiled walk makes itself are part of
+    it."""
 
     inner: KernelProposals | PolicySamples
     watch: Stopwatch
@@ -253,6 +255,9 @@ class TimedProposals:
         drawn = self.inner.draw(context, places)
         self.watch.add("sampling", start)
         return drawn
+
+    def compiled(self, context: Context, count: int) -> Drawing | None:
+        return self.inner.compiled(context, count)
 
 
 @dataclass(frozen=True, eq=False)
