@@ -241,12 +241,13 @@ class TreeSearch:
         tree = Tree(batch, min(nodes, 4096), *samples.shape[2:])
         pool = LatentPool(latent, batch * (1 + min(expected, 4096)))
         nothing = np.zeros(batch, np.int64)
-        names = tuple(self.proposals.source_names)
+        names = self.proposals.source_names
         discount = self.scoring.discount ** samples.shape[2]
         root_rule = self.root_rule or self._halving
         run = Run(tree, pool, samples, instruction, seeds, nothing, nothing.copy(), names, root_rule)
         run.weights, run.correct = weights, correct
-        run.carry = Carry.of(self.backup, discount, self.inner_children)
+        ends = int(self.depth), self.scoring.weights
+        run.carry = Carry.of(self.backup, discount, self.inner_children, *ends)
 
         clock.wave_begins()
         roots = self._context(run, np.arange(batch), np.zeros(batch, np.int64))
@@ -331,16 +332,16 @@ class TreeSearch:
         """Write what was said of the claims, turn the wave's virtual visits into visits, and carry the new
         values up, deepest parents first."""
         tree, (first, prediction, score) = run.tree, evaluated
-        to = (run.spent, run.disqualified), int(self.depth), first
+        totals = run.spent, run.disqualified
         if run.carry is not None and type(self.scoring) is Scoring:
             latents, numbers = run.pool.numbers, self.scoring.numbers(prediction, score, len(claims))
             if not latents.size:
                 numbers[0, ~finite_rows(prediction.latent)] = np.nan
-            run.carry.settle(tree, claims, *to, latents, numbers, self.scoring.weights)
+            run.carry.settle(tree, claims, totals, first, latents, numbers)
             return
         seen = self.scoring.judge(prediction, score)
         judged = seen.own, seen.value, seen.done, seen.qualified, seen.ended, seen.spread, seen.disagreement
-        settle(tree.nodes, claims, *to, judged)
+        settle(tree.nodes, claims, totals, first, judged, int(self.depth))
         carry = self._array_form(run).backward if run.carry is None else run.carry
         carry(tree, claims)
 

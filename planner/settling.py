@@ -32,17 +32,29 @@ class Carry:
         kind, beta: The backup.
         discount: γ^H of a chunk.
         inner_children: Children that a node below the root may have.
+        depth: Longest sequence of chunks.
+        weights: ``Scoring.weights``.
     """
 
-    def __init__(self, kind: int, beta: float, discount: float, inner_children: int) -> None:
+    def __init__(
+        self,
+        kind: int,
+        beta: float,
+        discount: float,
+        inner_children: int,
+        depth: int,
+        weights: tuple[float, float, float],
+    ) -> None:
         self._how = int(kind), float(beta), float(discount), int(inner_children)
+        self._ends = int(depth), weights
 
     @staticmethod
-    def of(backup: Backup, discount: float, inner_children: int) -> Carry | None:
-        """The pass under this backup, or None where it has no compiled form."""
+    def of(backup: Backup, *settings: Any) -> Carry | None:
+        """The pass under this backup and with the other ``settings``, or None where it has no compiled
+        form."""
         if type(backup) not in BACKUPS:
             return None
-        return Carry(*BACKUPS[type(backup)](backup), discount, inner_children)
+        return Carry(*BACKUPS[type(backup)](backup), *settings)
 
     def __call__(self, tree: Tree, claims: np.ndarray) -> None:
         """See ``ArrayForm.backward``."""
@@ -53,16 +65,13 @@ class Carry:
         tree: Tree,
         claims: np.ndarray,
         totals: tuple[np.ndarray, np.ndarray],
-        max_depth: int,
         first_slot: int,
         latents: np.ndarray,
         numbers: np.ndarray,
-        weights: tuple[float, float, float],
     ) -> None:
         """``judge``, ``settle`` and the pass in one call. ``latents`` are ``LatentPool.numbers``: a state for
         which they are not finite has no value."""
-        what = totals, max_depth, first_slot, latents, numbers, weights
-        _settle_and_carry(tree.nodes, claims, *what, self._how)
+        _settle_and_carry(tree.nodes, claims, totals, first_slot, latents, numbers, self._ends, self._how)
 
 
 @njit(cache=True, error_model="numpy")
@@ -150,9 +159,9 @@ def settle(
     nodes: Any,
     claims: np.ndarray,
     totals: tuple[np.ndarray, np.ndarray],
-    max_depth: int,
     first_slot: int,
     judged: Any,
+    max_depth: int,
 ) -> None:
     """Write what ``judge`` said about claims ``int64 [L, 2]``, and the spread and disagreement before it, to
     the nodes; ``totals`` counts evaluations, and those that were not finite, ``int64 [B]``."""
@@ -215,19 +224,19 @@ def _settle_and_carry(
     nodes: Any,
     claims: np.ndarray,
     totals: tuple[np.ndarray, np.ndarray],
-    max_depth: int,
     first_slot: int,
     latents: np.ndarray,
     numbers: np.ndarray,
-    weights: tuple[float, float, float],
+    ends: tuple[int, tuple[float, float, float]],
     how: tuple[int, float, float, int],
 ) -> None:
+    max_depth, weights = ends
     if latents.size:
         for i in range(len(claims)):
             if not is_finite(latents, first_slot + i):
                 numbers[0, i] = np.nan
     judged = judge(numbers, weights)
-    settle(nodes, claims, totals, max_depth, first_slot, (*judged, numbers[1], numbers[2]))
+    settle(nodes, claims, totals, first_slot, (*judged, numbers[1], numbers[2]), max_depth)
     _carry(nodes, claims, how)
 
 
