@@ -6,9 +6,9 @@
 ``presets`` are the planners by name. ``search`` holds the tree's algorithm; ``proposals`` (drawn from
 ``sources``), ``selection`` (by name in ``rules``), ``scoring``, ``backup``, ``budget`` and ``decision`` each
 hold one of its choices; ``tree`` the arrays it works on; ``kernels`` and ``settling`` its loops, compiled,
-and ``array_form`` the same under any rule. ``sequences`` holds the loop of the sampling planners;
-``cross_entropy`` and ``path_integral`` say how each refines it. ``reuse`` and ``gate`` wrap a planner,
-``explain`` puts a decision into words.
+``opening`` what they draw themselves, and ``array_form`` the same under any rule. ``sequences`` holds the
+loop of the sampling planners; ``cross_entropy`` and ``path_integral`` say how each refines it. ``reuse`` and
+``gate`` wrap a planner, ``explain`` puts a decision into words.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from .bandwidth import Bandwidth, choose_bandwidth
 from .best_of_n import BestOfN
 from .budget import Budget
 from .chunk_space import ChunkSpace
+from .context import Context
 from .cross_entropy import CrossEntropy, cem, icem
 from .decision import DecisionRule
 from .episodic import EpisodicCorrection
@@ -28,7 +29,7 @@ from .mixtures import kernel_proposals
 from .path_integral import PathIntegral, mppi
 from .presets import PRESETS, best_of_n, forethought, vla_reasoner
 from .primitives import PrimitiveKernels
-from .proposals import Context, Drawn, KernelProposals, OneByOne, PolicySamples, Proposals, Proposed
+from .proposals import Drawn, KernelProposals, OneByOne, PolicySamples, Proposals, Proposed
 from .refinement import ColouredNoise, Distribution, Refinement, SharedNoise
 from .reuse import TreeReuse, latent_distance
 from .rules import INNER_RULES, ROOT_RULES, ImprovedPolicy

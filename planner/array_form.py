@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .backup import Backup
+from .kernels import Allowance, widths
 from .selection import ProgressiveWidening, SelectionRule, Siblings
 from .tree import NONE, Tree
 
@@ -38,12 +39,12 @@ class ArrayForm:
     discount: float
     seeds: np.ndarray
 
-    def simulate(self, tree: Tree, width: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Claims ``int64 [L, 2]`` and drawn ``int64 [D, 3]``; see ``TreeSearch.simulate``."""
+    def simulate(self, tree: Tree, allowance: Allowance) -> tuple[np.ndarray, np.ndarray]:
+        """Claims ``int64 [L, 2]`` and drawn ``int64 [3, D]``; see ``TreeSearch.simulate``."""
         blocked = tree.closed.copy()
         claimed: list[np.ndarray] = [np.zeros((0, 2), np.int64)]
-        drawn: list[np.ndarray] = [np.zeros((0, 3), np.int64)]
-        left = width.copy()
+        drawn: list[np.ndarray] = [np.zeros((3, 0), np.int64)]
+        left = widths(tree.nodes, allowance)
         # Each walk claims a leaf or blocks a dead end, so this ends.
         while (walking := (left > 0) & ~blocked[:, 0]).any():
             rows = np.flatnonzero(walking)
@@ -61,7 +62,7 @@ class ArrayForm:
                 _add_pending(tree, claim)
                 claimed.append(claim)
                 rows, nodes = rows[~leaf], nodes[~leaf]
-        return np.concatenate(claimed), np.concatenate(drawn)
+        return np.concatenate(claimed), np.concatenate(drawn, axis=1)
 
     def _widen(
         self, tree: Tree, rows: np.ndarray, nodes: np.ndarray, blocked: np.ndarray, drawn: list[np.ndarray]
@@ -84,7 +85,7 @@ class ArrayForm:
                 return blocked
             opened = tree.open_child(rows[more], nodes[more])
             blocked[rows[more], tree.first_child[rows, nodes][more] + opened] = False
-            drawn.append(np.stack([rows[more], nodes[more], opened], axis=1))
+            drawn.append(np.stack([rows[more], nodes[more], opened]))
 
     def _select(
         self, tree: Tree, rows: np.ndarray, nodes: np.ndarray, blocked: np.ndarray

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,7 +73,9 @@ class ChunkSpace:
         set_field(self, "middle", 0.5 * (spec.high + spec.low).astype(np.float64))
         set_field(self, "dimension", self.horizon * self.continuous.size)
         own, common = math.sqrt(1.0 - self.shared), math.sqrt(self._common)
-        shape = self.continuous, self.gripper, self.middle, self.scale, own, common
+        # Unsigned: an index that may be negative is looked at twice by compiled loops.
+        indices = self.continuous.astype(np.uint64), self.gripper.astype(np.uint64)
+        shape = *indices, self.middle, self.scale, own, common
         wide = np.stack([scale, 1.0 / scale, self.middle, spec.low, spec.high])[:, self.continuous]
         set_field(self, "geometry", (*shape, spec.low, spec.high, np.repeat(wide, lanes.LANES, axis=1)))
         over_time = -0.5 * ((self.horizon - 1) * math.log1p(-self.shared) + math.log(self._common))
@@ -126,14 +129,23 @@ def _contiguous(chunks: np.ndarray) -> np.ndarray:
 
 def clipped(chunks: np.ndarray, spec: ActionSpec) -> np.ndarray:
     """``spec.clip`` of chunks ``float32 [..., A]``, in one pass."""
-    gripper = np.array(spec.gripper if spec.gripper_is_binary else (), np.intp)
     flat = np.ascontiguousarray(chunks, np.float32).reshape(-1, spec.size)
-    return _clip(flat, spec.low, spec.high, gripper).reshape(chunks.shape)
+    out = np.empty(flat.shape, np.float32)
+    clip(flat, spec.low, spec.high, binary_grippers(spec), out)
+    return out.reshape(chunks.shape)
+
+
+@functools.lru_cache(maxsize=64)
+def binary_grippers(spec: ActionSpec) -> np.ndarray:
+    """Their indices, ``uint64``, as compiled loops take them."""
+    return np.array(spec.gripper if spec.gripper_is_binary else (), np.uint64)
 
 
 @njit(cache=True, error_model="numpy")
-def _clip(actions: np.ndarray, low: np.ndarray, high: np.ndarray, gripper: np.ndarray) -> np.ndarray:
-    out = np.empty(actions.shape, np.float32)
+def clip(
+    actions: np.ndarray, low: np.ndarray, high: np.ndarray, gripper: np.ndarray, out: np.ndarray
+) -> None:
+    """``clipped`` of ``[L, A]``."""
     for i in range(len(actions)):
         for a in range(low.size):
             number = low[a] if actions[i, a] < low[a] else actions[i, a]  # what is not a number stays none
@@ -141,4 +153,3 @@ def _clip(actions: np.ndarray, low: np.ndarray, high: np.ndarray, gripper: np.nd
         for g in range(gripper.size):
             a = gripper[g]
             out[i, a] = high[a] if out[i, a] > np.float32(0.5) * (low[a] + high[a]) else low[a]
-    return out

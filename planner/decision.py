@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numba import njit
@@ -87,20 +88,20 @@ class DecisionRule:
 
     def __call__(self, root: RootStatistics, spec: ActionSpec) -> Choice:
         """Decide for every row. A row whose policy chunk has no finite value falls back to it."""
-        (ranked, slot, gain, fallback), value, policy_value = _rank(
+        chosen, ranked, gain = _choose(
+            np.ascontiguousarray(root.chunks, np.float32),
             np.ascontiguousarray(root.value, np.float64),
             np.ascontiguousarray(root.spread, np.float64),
             np.ascontiguousarray(root.visits, np.int32),
             np.ascontiguousarray(root.closed, np.bool_),
             (float(self.margin), float(self.visit_fraction), float(self.confidence)),
         )
-        overridden = slot > 0
-        chunk = root.chunks[np.arange(slot.size), slot]
+        chunk, slot, *_, overridden, fallback = chosen
         if self.policy_weight and overridden.any():
             chunk[overridden] = self._inject(root, ranked, slot, spec)[overridden]
         told = enumerate(zip(fallback.tolist(), slot.tolist(), gain.tolist()))
         reason = tuple([self._reason(root, row, *what) for row, what in told])
-        return Choice(chunk, slot, value, policy_value, overridden, fallback, reason)
+        return Choice(*chosen, reason)
 
     def _inject(
         self, root: RootStatistics, ranked: np.ndarray, slot: np.ndarray, spec: ActionSpec
@@ -124,22 +125,27 @@ class DecisionRule:
         return "policy: nothing is better"
 
 
+Chosen: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""The fields of ``Choice`` but for the reason."""
+
+
 @njit(cache=True)
-def _rank(
+def _choose(
+    chunks: np.ndarray,
     value: np.ndarray,
     spread: np.ndarray,
     visits: np.ndarray,
     closed: np.ndarray,
     settings: tuple[float, float, float],
-) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray, np.ndarray]:
-    """What counts of each child, −inf where it does not, ``float64 [B, K]``; the slot to execute, ``int32
-    [B]``; by how much the best is better than the policy's, ``float64 [B]``; and the rows ``bool [B]`` whose
-    policy chunk has no finite value. The values of that slot and of the policy's, ``float32 [B]``, NaN in
-    these rows."""
+) -> tuple[Chosen, np.ndarray, np.ndarray]:
+    """The choice; what counts of each child, −inf where it does not, ``float64 [B, K]``; and by how much the
+    best is better than the policy's, ``float64 [B]``. Values are NaN in rows whose policy chunk has none that
+    is finite."""
     margin, visit_fraction, confidence = settings
     ranked = np.empty(value.shape)
+    chunk = np.empty((len(value), chunks.shape[2], chunks.shape[3]), np.float32)
     slot, gain = np.zeros(len(value), np.int32), np.empty(len(value))
-    fallback = np.empty(len(value), np.bool_)
+    overridden, fallback = np.empty(len(value), np.bool_), np.empty(len(value), np.bool_)
     best_value, policy_value = (
         np.full(len(value), np.float32(np.nan)),
         np.full(len(value), np.float32(np.nan)),
@@ -160,7 +166,11 @@ def _rank(
             slot[row] = best
         if not fallback[row]:
             best_value[row], policy_value[row] = value[row, slot[row]], value[row, 0]
-    return (ranked, slot, gain, fallback), best_value, policy_value
+        overridden[row] = slot[row] > 0
+        for t in range(chunk.shape[1]):
+            for a in range(chunk.shape[2]):
+                chunk[row, t, a] = chunks[row, slot[row], t, a]
+    return (chunk, slot, best_value, policy_value, overridden, fallback), ranked, gain
 
 
 def with_candidates(
@@ -193,7 +203,7 @@ def with_candidates(
             chunks=root.chunks,
             source=root.source,
             source_names=root.source_names,
-            prior=prior.astype(np.float32),
+            prior=prior.astype(np.float32, copy=False),
             value=root.value.astype(np.float32),
             visits=root.visits,
         ),

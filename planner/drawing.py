@@ -125,7 +125,8 @@ def draw_around(
 @njit(cache=True, nogil=True, error_model="numpy")
 def draw_evenly(
     seeds: np.ndarray,
-    streams: np.ndarray,
+    nodes: np.ndarray,
+    source: int,
     slots: tuple[int, int],
     centres: np.ndarray,
     rows: np.ndarray,
@@ -133,11 +134,12 @@ def draw_evenly(
     flip_probability: float,
     geometry: Any,
     out: np.ndarray,
+    label: np.ndarray,
 ) -> None:
-    """Chunks into ``slots`` (first and number) of ``out [M, K, H, A]``, from the numbers of one stream a
-    node, ``int64 [M]``, around kernels of its row of centres ``[R, n, H, A]``. Of (bandwidth, centre), the
-    centre running fastest, ranks are evenly spaced with one common offset: every kernel is equally likely,
-    few are taken twice."""
+    """Chunks into ``slots`` (first and number) of ``out [M, K, H, A]``, and ``source + 1`` into ``label
+    [M, K]``, for ``nodes`` under ``seeds``, ``int64 [M]``, around kernels of its row of the source's centres
+    ``[R, n, H, A]``. Of (bandwidth, centre), the centre running fastest, ranks are evenly spaced with one
+    common offset: every kernel is equally likely, few are taken twice."""
     first, number = slots
     kernels, horizon, actions = centres.shape[1:]
     size, grippers = geometry[0].size, geometry[1].size
@@ -147,11 +149,12 @@ def draw_evenly(
     every, which, where = centres.reshape(-1, horizon, actions), np.empty(number, np.int64), np.arange(number)
     width, flip = np.empty(number), np.empty((number, grippers), np.bool_)
     for m in range(seeds.size):
-        key = _key(seeds[m], streams[m])
+        key = _key(seeds[m], nodes[m] * 8 + source)
         chance = _key(key, 0)
         for i in range(number):
             rank = min(np.int64((i + _uniform(chance, 0)) * spacing), kernels * bandwidths.size - 1)
             which[i], width[i] = rows[m] * kernels + rank % kernels, bandwidths[rank // kernels]
+            label[m, first + i] = source + 1
             for g in range(grippers):
                 flip[i, g] = _uniform(chance, 1 + i * grippers + g) < flip_probability
         normal(_key(key, 1), cosine, sine, scratch)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..interfaces import ActionSamples, ActionSpec, Decision, ForethoughtError, Observation
 from .likelihood import sample_weights
+from .tree import finite_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +30,17 @@ class Inputs:
     seeds: np.ndarray
     weights: np.ndarray | None = None
 
+    @property
+    def intact(self) -> bool:
+        """Whether every row's own chunk was finite."""
+        return every(self.whole)
+
+
+def every(flags: np.ndarray) -> bool:
+    """Whether all of a few flags ``bool [B]`` are set: their list is asked in less time than NumPy takes to
+    begin."""
+    return all(flags.tolist())
+
 
 def checked(samples: ActionSamples, observation: Observation, seeds: np.ndarray, spec: ActionSpec) -> Inputs:
     """The arguments of ``Planner.plan`` with shapes checked.
@@ -37,7 +48,9 @@ def checked(samples: ActionSamples, observation: Observation, seeds: np.ndarray,
     Raises:
         ForethoughtError: The shapes fit neither the observation nor the action spec.
     """
-    chunks, batch = np.asarray(samples.chunks, np.float32), observation.batch
+    chunks, batch = np.ascontiguousarray(samples.chunks, np.float32), observation.batch
+    # One that cannot be written to would have all loops compiled once more.
+    chunks = chunks if chunks.flags.writeable else chunks.copy()
     good = chunks.ndim == 4 and chunks.shape[0] == batch and min(chunks.shape) > 0
     if not good or chunks.shape[3] != spec.size:
         raise ForethoughtError(
@@ -47,8 +60,8 @@ def checked(samples: ActionSamples, observation: Observation, seeds: np.ndarray,
     seeds = np.asarray(seeds, np.int64).reshape(-1)
     if seeds.size != batch:
         raise ForethoughtError(f"plan needs one seed per row, int64 [{batch}]; got {seeds.size} seeds.")
-    own, whole = chunks[:, 0], np.ones(batch, bool)
-    if not math.isfinite(float(chunks.sum())):  # what is not finite spreads to the sum
+    own, whole = chunks[:, 0], finite_rows(chunks.reshape(batch, -1))
+    if not every(whole):
         finite = np.asarray(np.isfinite(chunks).all(axis=(2, 3)))
         whole = finite[:, 0]
         stand_in = np.where(whole[:, None, None], own, 0.5 * (spec.low + spec.high))

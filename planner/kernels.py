@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numba import njit
 
 from .noise import gumbels, stream_keys
+from .opening import ELSEWHERE, Drawing, draw_opened
 from .parallel import split
 from .rules import ImprovedPolicy
 from .selection import (
@@ -25,54 +25,36 @@ from .selection import (
     SequentialHalving,
     halving_schedule,
 )
-from .tree import NONE, Tree
+from .tree import BLANK, NONE, Tree
 
 PUCT, DENSITY_UCB, HALVING = 0, 1, 2
-NO_SCHEDULE, NO_NOISE = (
-    np.zeros(0, np.int64),
-    np.zeros((1, 0)),
-)  # the logits are worked out as they are needed
+NO_SCHEDULE, NO_NOISE = np.zeros(0, np.int64), np.zeros((1, 0))
 NO_SCHEDULE.setflags(write=False)  # as schedules are: one compiled form serves all
 
-
-@dataclass(frozen=True, eq=False)
-class RuleKernel:
-    """A selection rule as the compiled walk takes it.
-
-    Attributes:
-        kind: Which formula.
-        constants: Its constants, ``float64 [2]``.
-        schedule: Visits that are due, ``int64 [simulations]``; empty without a schedule.
-        noise: Added to the logits of halving at the root, ``float64 [B, K]`` or ``[1, 1]``; ``[1, 0]`` below.
-    """
-
-    kind: int
-    constants: np.ndarray
-    schedule: np.ndarray = field(default_factory=lambda: NO_SCHEDULE)
-    noise: np.ndarray = field(default_factory=lambda: NO_NOISE)
-
-    @property
-    def arrays(self) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
-        """All of it, in this order."""
-        return self.kind, self.constants, self.schedule, self.noise
+RuleKernel: TypeAlias = tuple[int, tuple[float, float], np.ndarray, np.ndarray]
+"""A selection rule as the compiled walk takes it: which formula; its constants; visits that are due,
+``int64 [simulations]``, empty without a schedule; and what is added to the logits of halving at the root,
+``float64 [B, K]``, ``[1, 0]`` for nothing and below the root."""
 
 
 def _halving(rule: SequentialHalving, children: int, seeds: np.ndarray) -> RuleKernel:
-    noise = np.zeros((1, 1))
+    noise = NO_NOISE
     if rule.gumbel_scale:
         noise = rule.gumbel_scale * gumbels(stream_keys(seeds, -1), children)
-    constants = np.array([rule.visit_offset, rule.value_scale])
-    return RuleKernel(HALVING, constants, halving_schedule(children, rule.simulations), noise)
+    constants = float(rule.visit_offset), float(rule.value_scale)
+    return HALVING, constants, halving_schedule(children, rule.simulations), noise
+
+
+def _unscheduled(kind: int, first: float, second: float = 0.0) -> RuleKernel:
+    return kind, (float(first), float(second)), NO_SCHEDULE, NO_NOISE
 
 
 RULES: dict[type, Callable[[Any, int, np.ndarray], RuleKernel]] = {
-    Puct: lambda rule, children, seeds: RuleKernel(PUCT, np.array([rule.exploration, 0.0])),
-    DensityUcb: lambda rule, children, seeds: RuleKernel(DENSITY_UCB, np.array([rule.exploration, 0.0])),
+    Puct: lambda rule, children, seeds: _unscheduled(PUCT, rule.exploration),
+    DensityUcb: lambda rule, children, seeds: _unscheduled(DENSITY_UCB, rule.exploration),
     SequentialHalving: _halving,
     # Halving whose schedule is over.
-    ImprovedPolicy: lambda rule, children, seeds: RuleKernel(
-        HALVING, np.array([rule.visit_offset, rule.value_scale])
-    ),
+    ImprovedPolicy: lambda rule, children, seeds: _unscheduled(HALVING, rule.visit_offset, rule.value_scale),
 }
 """By exact type: a subclass may score otherwise."""
 
@@ -85,6 +67,7 @@ class Walk:
         factor, power: Progressive widening below the root.
         depth: Longest sequence of chunks.
         inner_children: Candidates of every node but the root.
+        drawing: How they are drawn.
     """
 
     def __init__(
@@ -95,9 +78,9 @@ class Walk:
         power: float,
         depth: int,
         inner_children: int,
+        drawing: Drawing,
     ) -> None:
-        self._root = root.arrays
-        self._rest = inner.arrays, (float(factor), float(power)), int(depth), int(inner_children)
+        self._how = root, inner, (float(factor), float(power)), int(depth), int(inner_children), drawing
         self._wave = 0
 
     @staticmethod
@@ -110,6 +93,7 @@ class Walk:
         root_children: int,
         inner_children: int,
         seeds: np.ndarray,
+        drawing: Drawing,
     ) -> Walk | None:
         """The walk under these rules, or None where one of them has no compiled form."""
         if type(root) not in RULES or type(inner) not in RULES:
@@ -123,48 +107,34 @@ class Walk:
             widening.power,
             depth,
             inner_children,
+            drawing,
         )
 
-    def __call__(self, tree: Tree, width: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Claims ``int64 [L, 2]`` and drawn ``int64 [D, 3]``; see ``TreeSearch.simulate``."""
+    def __call__(self, tree: Tree, allowance: Allowance) -> tuple[np.ndarray, np.ndarray]:
+        """Claims ``int64 [L, 2]``, and the children that were opened and are yet to be drawn, ``int64 [3,
+        D]``; see ``TreeSearch.simulate``."""
         self._wave += 1
-        if self._wave == 1 and self._root[0] == HALVING:  # the root's candidates stay what they are
-            self._root = (*self._root[:3], _root_logits(tree.nodes, self._root[3]))
-
-        claims, drawn, room = self._go(tree, width)
+        claims, drawn, room = self._go(tree, allowance)
         if room:
             tree.reserve(room)
-            claims, drawn, _ = self._go(tree, width)
+            claims, drawn, _ = self._go(tree, allowance)
         return claims, drawn
 
-    def _go(self, tree: Tree, width: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    def _go(self, tree: Tree, allowance: Allowance) -> tuple[np.ndarray, np.ndarray, int]:
         """What ``_walk`` says, of all rows."""
-        before, after = (tree.nodes, tree.size, self._wave), (width, self._root, *self._rest)
-        rows = width.size
+        before, after = (tree.nodes, tree.chunk, tree.size, self._wave), (allowance, *self._how)
+        rows = tree.batch
         if rows < 2 * MANY:
             return _walk(*before, 0, rows, *after)
         parts = split(lambda start, stop: _walk(*before, start, stop, *after), rows, MANY)
         if len(parts) == 1:
             return parts[0]
         claims, drawn, room = zip(*parts)
-        return np.concatenate(claims), np.concatenate(drawn), room[0]
+        return np.concatenate(claims), np.concatenate(drawn, axis=1), room[0]
 
 
 MANY = 4
 """Trees from which a second thread is worth being woken."""
-
-
-@njit(cache=True, error_model="numpy")
-def _root_logits(nodes: Any, noise: np.ndarray) -> np.ndarray:
-    """Logarithms of the priors of the root's candidates plus noise ``[B, K]``, ``[1, 1]`` or none ``[1, 0]``,
-    ``float64 [B, K]``."""
-    logits = np.empty((len(nodes), np.int64(nodes[0, 0].child_count)))
-    for row in range(len(nodes)):
-        for k in range(logits.shape[1]):
-            logits[row, k] = math.log(max(nodes[row, 1 + k].prior, 1e-30))
-            if noise.size:
-                logits[row, k] += noise[min(row, len(noise) - 1), min(k, noise.shape[1] - 1)]
-    return logits
 
 
 @njit(cache=True, error_model="numpy")
@@ -190,49 +160,56 @@ def close_roots(nodes: Any, alive: np.ndarray) -> None:
             nodes[row, 0].closed = True
 
 
-@njit(cache=True, error_model="numpy")
-def widths(nodes: Any, spent: np.ndarray, simulations: int, wave: int) -> tuple[np.ndarray, bool]:
-    """Leaves that each row may claim now, ``int64 [B]``, of ``simulations`` in all; and whether any may."""
-    width, some = np.zeros(spent.size, np.int64), False
+Allowance: TypeAlias = tuple[np.ndarray, int, int]
+"""What rows may claim: evaluations so far, ``int64 [B]``; how many there may be in all; and how many in a
+wave."""
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def widths(nodes: Any, allowance: Allowance) -> np.ndarray:
+    """Leaves that each row may claim now, ``int64 [B]``."""
+    spent, simulations, wave = allowance
+    width = np.zeros(spent.size, np.int64)
     for row in range(spent.size):
         if not nodes[row, 0].closed:
             width[row] = min(wave, max(simulations - spent[row], 0))
-            some = some or width[row] > 0
-    return width, some
+    return width
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _walk(
     tree: Any,
+    chunk: np.ndarray,
     size: np.ndarray,
     wave: int,
     start: int,
     stop: int,
-    width: np.ndarray,
+    allowance: Allowance,
     root: Any,
     inner: Any,
     widening: tuple[float, float],
     max_depth: int,
     inner_children: int,
+    drawing: Drawing,
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Claims and drawn of the rows from ``start`` to ``stop``, and 0; or, nothing done yet, the nodes that
-    each row must have room for."""
-    most, room = 0, 0
+    """Claims of the rows from ``start`` to ``stop``, what is yet to be drawn, and 0; or, nothing done yet,
+    the nodes that each row must have room for."""
+    most, room, width = 0, 0, widths(tree, allowance)
     for row in range(width.size):  # of all rows, so that all parts agree
         most += width[row] if start <= row < stop else 0
         room = max(room, size[row] + width[row] * inner_children)
     room = room if room > tree.shape[1] else 0
     most = 0 if room else most
     claims = np.empty((most, 2), np.int64)
-    drawn = np.empty((most * (inner_children + max_depth), 3), np.int64)  # more can wait for a wave
+    drawn = np.empty((3, most * (inner_children + max_depth)), np.int64)  # more can wait for a wave
     above, below = _siblings(tree[0, 0].child_count), _siblings(inner_children)
     claimed, opened = 0, 0
     for row in range(start, stop):
         left = 0 if room else width[row]
         if left <= 0:
             continue
-        nodes, logits = tree[row], root[3][min(row, root[3].shape[0] - 1)]
-        count = np.int64(nodes[0].child_count)
+        nodes, count = tree[row], np.int64(tree[row, 0].child_count)
+        logits = _root_logits(nodes, count, root, row)
         # Values of the root's candidates stay what they are during a wave: they are read once.
         free_above = _look(nodes, 1, count, wave, above)
         steady = _complete(root[0], nodes[0].own, count, above)
@@ -256,10 +233,10 @@ def _walk(
                 known = children
                 # All that is open is done or claimed: widen by one rather than wait.
                 while (
-                    children < inner_children and (children < wanted or not free) and opened < drawn.shape[0]
+                    children < inner_children and (children < wanted or not free) and opened < drawn.shape[1]
                 ):
                     _open(nodes, node, first + children)
-                    drawn[opened, 0], drawn[opened, 1], drawn[opened, 2] = row, node, children
+                    drawn[0, opened], drawn[1, opened], drawn[2, opened] = row, node, children
                     opened, children, free = opened + 1, children + 1, free + 1
                 if not free:
                     break
@@ -279,18 +256,31 @@ def _walk(
                 while node != NONE:
                     nodes[node].pending += 1
                     node = np.int64(nodes[node].parent)
-    return claims[:claimed], drawn[:opened], room
+    if opened and drawing[0] != ELSEWHERE:
+        draw_opened(tree, chunk, drawn[:, :opened], drawing)
+        opened = 0
+    return claims[:claimed], drawn[:, :opened], room
+
+
+@njit(cache=True, error_model="numpy")
+def _root_logits(nodes: Any, count: Any, root: Any, row: int) -> np.ndarray:
+    """Logarithms of the priors of one root's candidates, plus noise, ``float64 [K]``: they stay what they are
+    during a wave. Only halving looks at them."""
+    logits, noise = np.empty(count), root[3]
+    for k in range(count if root[0] == HALVING else 0):
+        logits[k] = math.log(max(nodes[1 + k].prior, 1e-30))
+        if noise.size:
+            logits[k] += noise[row, k]
+    return logits
 
 
 @njit(cache=True, error_model="numpy")
 def _open(nodes: Any, parent: Any, child: Any) -> None:
     """``Tree.open_child`` in one row."""
-    new = nodes[child]
     place = nodes[parent].child_count
-    new.parent, new.first_child, new.child_count, new.depth = parent, NONE, 0, nodes[parent].depth + 1
-    new.latent, new.visits, new.pending, new.blocked = NONE, 0, 0, 0
-    new.value, new.prior, new.log_prior, new.own = np.nan, 1.0 / (place + 1), 0.0, np.nan
-    new.done, new.spread, new.disagreement, new.source, new.closed = 0.0, 0.0, 0.0, 0, False
+    nodes[child] = BLANK[0]
+    new = nodes[child]
+    new.parent, new.depth, new.prior = parent, nodes[parent].depth + 1, 1.0 / (place + 1)
     nodes[parent].child_count = place + 1
     for sibling in range(child - place, child):
         nodes[sibling].prior *= place / (place + 1)

@@ -71,6 +71,24 @@ def describe(chunks: np.ndarray, geometry: Any) -> tuple[np.ndarray, np.ndarray]
     return whitened(chunks, geometry), words
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def describe_centres(centres: np.ndarray, geometry: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Of ``[R, n, H, A]`` the same, centres running fastest: ``float64 [R, D, n]`` and ``uint64 [R, G,
+    ⌈H/64⌉, n]``."""
+    rows, count = centres.shape[:2]
+    value, word = describe(centres.reshape(rows * count, *centres.shape[2:]), geometry)
+    white = np.empty((rows, centres.shape[2] * geometry[0].size, count))
+    words = np.empty((rows, word.shape[1], word.shape[2], count), np.uint64)
+    for i in range(rows * count):
+        row, n, first = i // count, i % count, i // LANES * white.shape[1] * LANES + i % LANES
+        for d in range(white.shape[1]):
+            white[row, d, n] = value[first + d * LANES]
+        for g in range(word.shape[1]):
+            for w in range(word.shape[2]):
+                words[row, g, w, n] = word[i, g, w]
+    return white, words
+
+
 @njit(cache=True, error_model="numpy")
 def whitened(chunks: np.ndarray, geometry: Any) -> np.ndarray:
     """Whitened numbers of ``[L, H, A]``, side by side, ``float64``."""
@@ -188,11 +206,11 @@ def command(
         low, high = geometry[6][a], geometry[7][a]
         half, twice = np.float32(0.5) * (low + high), 2.0 * middle[a]
         for i in range(which.size):
-            flipped = flip[i, g]
+            centre, chunk, flipped = centres[which[i]], out[where[i]], flip[i, g]
             for t in range(out.shape[1]):
-                number = np.float64(centres[which[i], t, a])
+                number = np.float64(centre[t, a])
                 number = twice - number if flipped else number
-                out[where[i], t, a] = high if np.float32(number) > half else low
+                chunk[t, a] = high if np.float32(number) > half else low
 
 
 @njit(cache=True, error_model="numpy")

@@ -5,19 +5,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numba import njit
 
 from .chunk_space import ChunkSpace
-from .density import ladder, log_normaliser, log_sums
+from .context import Context
+from .density import Ladder, ladder, log_normaliser, log_sums
 from .drawing import draw_around, draw_evenly, pick
-from .lanes import LANES, describe, pattern, unite
+from .lanes import LANES, describe, describe_centres, pattern, unite
 from .parallel import split
-
-if TYPE_CHECKING:
-    from .proposals import Context
 
 
 class Kernels:
@@ -31,14 +29,10 @@ class Kernels:
     """
 
     def __init__(self, space: ChunkSpace, centres: np.ndarray) -> None:
+        centres = np.ascontiguousarray(centres, np.float32)
         # One that cannot be written to would have all loops compiled once more.
-        self.centres = np.require(centres, np.float32, ["C", "W"])
-        rows, count = centres.shape[:2]
-        white, words = describe(self.centres.reshape(-1, *centres.shape[2:]), space.geometry)
-        white = white.reshape(-1, space.dimension, LANES).swapaxes(1, 2).reshape(-1, space.dimension)
-        white = white[: rows * count].reshape(rows, count, space.dimension)
-        self.white = np.ascontiguousarray(white.swapaxes(1, 2))
-        self.words = np.ascontiguousarray(np.moveaxis(words.reshape(rows, count, *words.shape[1:]), 1, -1))
+        self.centres = centres if centres.flags.writeable else centres.copy()
+        self.white, self.words = describe_centres(self.centres, space.geometry)
 
 
 class NodeKernels:
@@ -131,15 +125,13 @@ class Drawer:
         chunks = np.empty((count, *kernels[0][0].centres.shape[2:]), np.float32)
         log_prior = np.empty(count)
         if len(kernels) == 1:
-            source = np.ones(count, np.int8)
+            source = np.empty(count, np.int8)
             of, entry = kernels[0]
-            what = seeds, nodes, places, self._cumulative, entry, of.centres, of.white, of.words
-            how = self._widths[0], self._flip, self._space.geometry, self._ladders[0]
-            out = self._constant(0, of), self._temperature, chunks, log_prior
+            drawn = seeds, nodes, places, entry, self.mixture(of), chunks, source, log_prior
             if count < 2 * MANY:
-                _draw_and_weigh(0, count, *what, *how, *out)
+                draw_and_weigh(0, count, *drawn)
             else:
-                split(lambda start, stop: _draw_and_weigh(start, stop, *what, *how, *out), count, MANY)
+                split(lambda start, stop: draw_and_weigh(start, stop, *drawn), count, MANY)
             return chunks, source, log_prior
         origin, where, keys = pick(seeds, nodes, places, self._cumulative)
 
@@ -150,6 +142,12 @@ class Drawer:
         split(part, count, MANY)
         return chunks, origin + np.int8(1), log_prior
 
+    def mixture(self, of: Kernels) -> Mixture:
+        """That of one source, with these kernels."""
+        where = self._cumulative, of.centres, of.white, of.words, self._widths[0]
+        how = self._flip, self._space.geometry, self._ladders[0]
+        return *where, *how, self._constant(0, of), self._temperature
+
     def evenly(
         self,
         index: int,
@@ -157,25 +155,29 @@ class Drawer:
         seeds: np.ndarray,
         nodes: np.ndarray,
         slots: tuple[int, int],
-        out: np.ndarray,
+        out: tuple[np.ndarray, np.ndarray],
     ) -> None:
-        """Chunks of one source, many at a time, into ``slots`` (first and number) of ``out [M, K, H, A]``,
-        for ``nodes`` under ``seeds``, ``int64 [M]``: see ``draw_evenly``."""
+        """Chunks of one source, many at a time, into ``slots`` (first and number) of ``out``, chunks ``[M, K,
+        H, A]`` and sources (from 1) ``int8 [M, K]``, for ``nodes`` under ``seeds``, ``int64 [M]``: see
+        ``draw_evenly``."""
         of, entry = kernels
-        how = self._widths[index], self._flip, self._space.geometry, out
-        draw_evenly(seeds, nodes * 8 + index, slots, of.centres, entry, *how)
+        how = self._widths[index], self._flip, self._space.geometry, *out
+        draw_evenly(seeds, nodes, index, slots, of.centres, entry, *how)
 
     def log_density(self, chunks: np.ndarray, kernels: Sequence[tuple[Kernels, np.ndarray]]) -> np.ndarray:
-        """Log-density ``float64 [M]`` of chunks ``[M, H, A]`` under the mixture, given the kernels of each
-        source and the entry of each chunk among them."""
-        white, words = describe(chunks, self._space.geometry)
+        """Log-density ``float64 [M, K]`` of chunks ``[M, K, H, A]`` under the mixture, given the kernels of
+        each source and the entry of each of the M among them."""
+        shape = chunks.shape[:2]
+        white, words = describe(
+            np.ascontiguousarray(chunks).reshape(-1, *chunks.shape[2:]), self._space.geometry
+        )
         total = None
         for index, (of, entry) in enumerate(kernels):
-            density = log_sums(white, LANES, words, of.white, of.words, entry, self._ladders[index])
-            density += self._constant(index, of)
+            under = of.white, of.words, entry, self._ladders[index], self._constant(index, of)
+            density = _weigh(white, words, *under)
             total = density if total is None else np.logaddexp(total, density)
         assert total is not None
-        return total
+        return total.reshape(shape)
 
     def _constant(self, index: int, of: Kernels) -> float:
         """What ``log_sums`` lacks of the log-density of a source's share of the mixture."""
@@ -203,43 +205,65 @@ class Drawer:
             widths = self._widths[index]
             draw_around(wanted, where, keys, of.centres, entry, widths, self._flip, geometry, chunks)
         here = [(of, entry[start:stop]) for of, entry in kernels]
-        return self.log_density(chunks[start:stop], here) / self._temperature
+        return self.log_density(chunks[start:stop, None], here)[:, 0] / self._temperature
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _draw_and_weigh(
+def _weigh(
+    queries: np.ndarray,
+    query_words: np.ndarray,
+    white: np.ndarray,
+    words: np.ndarray,
+    rows: np.ndarray,
+    steps: Any,
+    constant: float,
+) -> np.ndarray:
+    """Log-density ``float64 [M·K]`` of chunks that were described, under one source's share of the mixture;
+    ``rows [M]`` hold for K of them each."""
+    entries, each = np.empty(len(query_words), np.int64), len(query_words) // max(rows.size, 1)
+    for i in range(entries.size):
+        entries[i] = rows[i // each]
+    density = log_sums(queries, LANES, query_words, white, words, entries, steps)
+    for i in range(density.size):
+        density[i] += constant
+    return density
+
+
+Mixture: TypeAlias = tuple[
+    np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, float, Any, Ladder, float, float
+]
+"""A mixture of one source as compiled loops take it: cumulative shares; centres, white and words of its
+``Kernels``; bandwidths; flip probability; ``ChunkSpace.geometry``; and, of the density, the ladder, what
+``log_sums`` lacks, and the temperature."""
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def draw_and_weigh(
     start: int,
     stop: int,
     seeds: np.ndarray,
     nodes: np.ndarray,
     places: np.ndarray,
-    shares: np.ndarray,
     rows: np.ndarray,
-    centres: np.ndarray,
-    white: np.ndarray,
-    words: np.ndarray,
-    bandwidths: np.ndarray,
-    flip_probability: float,
-    geometry: Any,
-    steps: Any,
-    constant: float,
-    temperature: float,
+    mixture: Mixture,
     chunks: np.ndarray,
+    source: np.ndarray,
     log_prior: np.ndarray,
 ) -> None:
     """All of ``Drawer._part`` for a mixture of one source, ``FEW`` candidates at a time."""
+    shares, centres, white, words, widths, flip_probability, geometry, steps, constant, temperature = mixture
     for first in range(start, stop, FEW):
         last = min(first + FEW, stop)
         few, entry = chunks[first:last], rows[first:last]
         _, where, keys = pick(seeds[first:last], nodes[first:last], places[first:last], shares)
         every = np.arange(entry.size)
-        value = draw_around(every, where, keys, centres, entry, bandwidths, flip_probability, geometry, few)
+        value = draw_around(every, where, keys, centres, entry, widths, flip_probability, geometry, few)
         word, query = np.empty((entry.size, *words.shape[1:3]), np.uint64), np.empty(value.size)
         pattern(few, geometry, word)
         unite(value, centres.shape[2], geometry, query)
-        density = log_sums(query, LANES, word, white, words, entry, steps)
+        density = _weigh(query, word, white, words, entry, steps, constant)
         for i in range(entry.size):
-            log_prior[first + i] = (density[i] + constant) / temperature
+            source[first + i], log_prior[first + i] = 1, density[i] / temperature
 
 
 FEW = 128

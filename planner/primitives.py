@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from ..interfaces import ActionSpec, ForethoughtError
+from .context import Context
 from .sources import DEFAULT_BANDWIDTHS
-
-if TYPE_CHECKING:
-    from .proposals import Context
 
 
 @dataclass(frozen=True, eq=False)

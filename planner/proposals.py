@@ -4,109 +4,21 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numba import njit
 
-from ..interfaces import ActionSpec, ForethoughtError, Latent
-from .chunk_space import ChunkSpace, clipped
+from ..interfaces import ActionSpec, ForethoughtError
+from .chunk_space import ChunkSpace, binary_grippers, clip, clipped
+from .context import Context
+from .inputs import every
 from .noise import stream_keys, uniforms
 from .one_by_one import Drawer, Kernels, NodeKernels, remembered
+from .opening import Drawing, from_kernels, from_samples, take_samples
 from .sources import KernelSource, PolicyKernels, varies_with
-
-
-class Context:
-    """What a proposal may depend on, for M nodes of B trees.
-
-    Args:
-        samples: The policy's chunks, ``float32 [M, N, H, A]``, finite; with ``rows`` those of the trees,
-            ``[B, N, H, A]``.
-        latent: State of each node, ``[M, ...]``, or a function that fetches them when somebody asks.
-        instruction: M strings, or a function that fetches them.
-        seeds: ``int64 [M]``, seed of the row.
-        nodes: ``int64 [M]``, number of the node within its tree; 0 is the root.
-        rows: ``int64 [M]``, the tree of each node; None: each has its own samples.
-        memo: What sources remember as long as the trees' samples stay the same.
-        weights: Of the samples by the policy's likelihoods, ``float64 [M, N]`` or with ``rows`` ``[B, N]``,
-            each row summing to 1; None where it has none.
-
-    Attributes:
-        policy: The policy's chunks, a tree each, ``float32 [B, N, H, A]``.
-        rows, seeds, nodes, memo: As given.
-        policy_weights: ``weights``, a tree each.
-    """
-
-    def __init__(
-        self,
-        samples: np.ndarray,
-        latent: Latent | Callable[[], Latent],
-        instruction: Sequence[str] | Callable[[], Sequence[str]],
-        seeds: np.ndarray,
-        nodes: np.ndarray,
-        rows: np.ndarray | None = None,
-        memo: dict[str, Any] | None = None,
-        weights: np.ndarray | None = None,
-    ) -> None:
-        self.policy, self.seeds, self.nodes, self.policy_weights = samples, seeds, nodes, weights
-        self.rows = np.arange(len(samples)) if rows is None else rows
-        self.memo = {} if memo is None else memo
-        self._gathered = samples if rows is None else None
-        self._latent, self._instruction = latent, instruction
-
-    @property
-    def samples(self) -> np.ndarray:
-        """The policy's chunks at the root of each node's tree, ``float32 [M, N, H, A]``."""
-        if self._gathered is None:
-            self._gathered = self.policy[self.rows]
-        return self._gathered
-
-    @property
-    def weights(self) -> np.ndarray | None:
-        """Of ``samples``, ``float64 [M, N]``, or None."""
-        return None if self.policy_weights is None else self.policy_weights[self.rows]
-
-    @property
-    def latent(self) -> Latent:
-        """State of each node, ``[M, ...]``."""
-        if callable(self._latent):
-            self._latent = self._latent()
-        return self._latent
-
-    @property
-    def instruction(self) -> Sequence[str]:
-        """M strings."""
-        given = self._instruction
-        if callable(given):
-            self._instruction = given = given()
-        return given
-
-    def at(self, index: np.ndarray) -> Context:
-        """The context of some of the nodes, ``int64 [m]``."""
-        return Context(
-            self.policy,
-            lambda: self.latent[index],
-            lambda: [self.instruction[i] for i in map(int, index)],
-            self.seeds[index],
-            self.nodes[index],
-            self.rows[index],
-            self.memo,
-            self.policy_weights,
-        )
-
-    def of_trees(self) -> Context:
-        """The same for the roots' samples, a tree each, without states."""
-        none = self.seeds[:0], self.nodes[:0]
-        return Context(self.policy, self._unknown, (), *none, weights=self.policy_weights)
-
-    @staticmethod
-    def _unknown() -> Latent:
-        raise ForethoughtError(
-            "A source that varies with the tree alone reads no state: it has the policy's samples. Let its "
-            'varies_with be "node".'
-        )
+from .tree import finite_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +70,9 @@ class Proposals(Protocol):
 
 @runtime_checkable
 class OneByOne(Protocol):
-    """Proposals whose candidates below the root are drawn when the tree asks for them, and not before."""
+    """Proposals whose candidates below the root are drawn when the tree asks for them, and not before.
+
+    Those that also have a method ``compiled``, as ``opening.drawing`` asks for it, are not even asked."""
 
     def draw(self, context: Context, places: np.ndarray) -> Drawn:
         """Candidate number ``places[m]`` (``int64 [M]``, from 0) of each node: always the same for the same
@@ -267,27 +181,35 @@ class KernelProposals:
         labels = np.zeros((rows, count), np.int8)
         filled = 0
         if keep_policy:
-            chunks[:, 0] = clipped(context.policy[context.rows, 0], self.spec)
+            bounds = self.spec.low, self.spec.high, binary_grippers(self.spec)
+            _keep_policy(context.policy, context.rows, *bounds, chunks)
             filled = 1
         for index, number in enumerate(self._counts(count, keep_policy)):
             if number:
                 slots = filled, number
-                drawer.evenly(index, kernels[index], context.seeds, context.nodes, slots, chunks)
-                labels[:, filled : filled + number] = index + 1
+                drawer.evenly(index, kernels[index], context.seeds, context.nodes, slots, (chunks, labels))
                 filled += number
         if not keep_policy:  # a prefix of the candidates must be a fair sample: the tree widens in this order
             order = np.argsort(uniforms(stream_keys(context.seeds, context.nodes * 8 + 7), count), axis=1)
             take = np.arange(rows)[:, None], order
             chunks, labels = chunks[take], labels[take]
-        density = self._log_density(drawer, kernels, chunks)
+        density = drawer.log_density(chunks, kernels)
         temperature = self.temperature or self.space(horizon).dimension or 1
-        return Proposed(chunks, labels, prior_from_density(density, temperature), density)
+        return Proposed(chunks, labels, _softmax(density, float(temperature)), density)
 
     def draw(self, context: Context, places: np.ndarray) -> Drawn:
         """One more candidate of each node; ``log_prior`` is the log-density divided by the temperature."""
         drawer = self._drawer(context.policy.shape[2])
         kernels = [self._kernels_of(source, context) for source in self.sources]
         return Drawn(*drawer(context.seeds, context.nodes, places, kernels))
+
+    def compiled(self, context: Context, count: int) -> Drawing | None:
+        """See ``drawing``: mixtures of one source whose kernels do not depend on the node."""
+        source, *others = self.sources
+        if type(self) is not KernelProposals or others or varies_with(source) not in ("tree", "nothing"):
+            return None
+        kernels, entries = self._kernels_of(source, context)
+        return from_kernels(context.seeds, entries, self._drawer(context.policy.shape[2]).mixture(kernels))
 
     def _drawer(self, horizon: int) -> Drawer:
         """What draws chunks of this length."""
@@ -304,16 +226,20 @@ class KernelProposals:
 
     def _kernels_of(self, source: KernelSource, context: Context) -> tuple[Kernels, np.ndarray]:
         """The kernels of a source, and the entry of each of the context's nodes among them."""
-        space, varies = self.space(context.policy.shape[2]), varies_with(source)
+        varies = varies_with(source)
+        if varies == "tree":
+            known = context.memo.get(source.name)
+            if known is None:
+                centres = self._centres(source, context.of_trees())
+                known = context.memo[source.name] = Kernels(self.space(centres.shape[2]), centres)
+            return known, context.rows
+        space = self.space(context.policy.shape[2])
         if varies == "nothing":
             centres = self._centres(source, context)
-            known = self._kernels.get(source.name)
-            if known is None or known[0] is not centres:
-                known = self._kernels[source.name] = centres, Kernels(space, centres)
-            return known[1], np.zeros(context.rows.size, np.int64)
-        if varies == "tree":
-            make = functools.partial(self._of_trees, source, context)
-            return remembered(context.memo, source.name, make), context.rows
+            kept = self._kernels.get(source.name)
+            if kept is None or kept[0] is not centres:
+                kept = self._kernels[source.name] = centres, Kernels(space, centres)
+            return kept[1], np.zeros(context.rows.size, np.int64)
         nodes = remembered(context.memo, source.name, NodeKernels)
         return nodes.of(context, functools.partial(self._of_nodes, source), space)
 
@@ -321,24 +247,11 @@ class KernelProposals:
         centres = self._centres(source, context)
         return np.broadcast_to(centres, (context.rows.size, *centres.shape[1:]))
 
-    def _of_trees(self, source: KernelSource, context: Context) -> Kernels:
-        return Kernels(self.space(context.policy.shape[2]), self._centres(source, context.of_trees()))
-
     def log_density(self, context: Context, chunks: np.ndarray) -> np.ndarray:
         """Log-density ``float64 [M, K]`` of chunks ``[M, K, H, A]`` under the mixture (before clipping), per
         unit of normalised volume of the continuous indices and per pattern of the binary grippers."""
         kernels = [self._kernels_of(source, context) for source in self.sources]
-        return self._log_density(self._drawer(chunks.shape[-2]), kernels, chunks)
-
-    @staticmethod
-    def _log_density(
-        drawer: Drawer, kernels: Sequence[tuple[Kernels, np.ndarray]], chunks: np.ndarray
-    ) -> np.ndarray:
-        rows, count = chunks.shape[:2]
-        flat = np.ascontiguousarray(chunks).reshape(-1, *chunks.shape[2:])
-        return drawer.log_density(flat, [(of, entry.repeat(count)) for of, entry in kernels]).reshape(
-            rows, count
-        )
+        return self._drawer(chunks.shape[-2]).log_density(chunks, kernels)
 
     def _centres(self, source: KernelSource, context: Context) -> np.ndarray:
         rows, _, horizon, size = context.samples.shape
@@ -350,7 +263,9 @@ class KernelProposals:
                 f"[{rows}, n, {horizon}, {size}] (rows, kernels, horizon, action). "
                 "Rebuild the memory with this horizon and action."
             )
-        if centres.shape[0] == rows and not np.isfinite(centres).all():
+        if centres is context.samples or centres.shape[0] != rows:  # these are known to be finite
+            return centres
+        if not every(finite_rows(centres.reshape(rows, -1))):
             own = context.samples[:, :1]
             centres = np.where(np.isfinite(centres).all(axis=(2, 3), keepdims=True), centres, own)
         return centres
@@ -393,7 +308,7 @@ class PolicySamples:
 
     def draw(self, context: Context, places: np.ndarray) -> Drawn:
         """The policy's samples in their order."""
-        chunks, source, last = _take(self._clipped(context), context.rows, places)
+        chunks, source, last = take_samples(self._clipped(context), context.rows, places)
         if last >= context.policy.shape[1]:
             raise _too_few(last + 1, context.policy.shape[1])
         log_prior = np.zeros(places.size)
@@ -401,23 +316,32 @@ class PolicySamples:
             log_prior = np.log(np.maximum(weights[context.rows, places], 1e-30))
         return Drawn(chunks, source, log_prior)
 
+    def compiled(self, context: Context, count: int) -> Drawing | None:
+        """See ``drawing``."""
+        clipped_samples, weights = self._clipped(context), context.policy_weights
+        if type(self) is not PolicySamples or count > clipped_samples.shape[1]:
+            return None
+        if weights is None:
+            return from_samples(clipped_samples, np.zeros(clipped_samples.shape[:2]))
+        return from_samples(clipped_samples, np.log(np.maximum(weights, 1e-30)))
+
     def _clipped(self, context: Context) -> np.ndarray:
         return remembered(context.memo, "policy_samples", lambda: clipped(context.policy, self.spec))
 
 
 @njit(cache=True, error_model="numpy")
-def _take(chunks: np.ndarray, rows: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """Chunks ``[M, H, A]`` of ``[B, N, H, A]``, and 0 for the first of a row, 1 for others, ``int8 [M]``; the
-    largest place, and nothing taken from places that are not there."""
-    flat, last = chunks.reshape(chunks.shape[0], chunks.shape[1], -1), 0
-    out, source = np.empty((rows.size, flat.shape[2]), chunks.dtype), np.ones(rows.size, np.int8)
+def _keep_policy(
+    policy: np.ndarray,
+    rows: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    gripper: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """The policy's own chunk of each of the rows ``[M]`` of ``[B, N, H, A]``, inside the bounds, into the
+    first slot of ``out [M, K, H, A]``."""
     for i in range(rows.size):
-        last = max(last, places[i])
-        source[i] = 1 if places[i] else 0
-        if places[i] < chunks.shape[1]:
-            for k in range(flat.shape[2]):
-                out[i, k] = flat[rows[i], places[i], k]
-    return out.reshape(rows.size, *chunks.shape[2:]), source, last
+        clip(policy[rows[i], 0], low, high, gripper, out[i, 0])
 
 
 def prior_from_density(density: np.ndarray, temperature: float) -> np.ndarray:

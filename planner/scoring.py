@@ -58,10 +58,10 @@ class Scoring:
 
     def judge(self, prediction: Prediction, score: Score) -> Judgement:
         """Scores of the predicted states. Numbers that are not finite disqualify their state alone."""
-        value, spread, disagreement, done = self.numbers(prediction, score)
-        whole = finite_rows(prediction.latent)
-        own, scores, certain, qualified, ended = judge(value, spread, disagreement, done, whole, self.weights)
-        return Judgement(own, scores, spread, certain, disagreement, qualified, ended)
+        numbers = self.numbers(prediction, score, len(prediction.latent))
+        numbers[0, ~finite_rows(prediction.latent)] = np.nan
+        own, scores, certain, qualified, ended = judge(numbers, self.weights)
+        return Judgement(own, scores, numbers[1], certain, numbers[2], qualified, ended)
 
     @property
     def weights(self) -> tuple[float, float, float]:
@@ -69,21 +69,15 @@ class Scoring:
         return float(self.pessimism), float(self.disagreement), float(self.terminal)
 
     @staticmethod
-    def numbers(
-        prediction: Prediction, score: Score
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Value, spread, disagreement and done, each ``float64 [M]``."""
-        count = len(prediction.latent)
-        return (
-            _flat(score.value, count),
-            _flat(score.spread, count),
-            _flat(prediction.disagreement, count),
-            _flat(prediction.done, count),
-        )
+    def numbers(prediction: Prediction, score: Score, count: int) -> np.ndarray:
+        """Value, spread, disagreement and done of so many states, ``float64 [4, M]``. Compiled loops do not
+        look where an array ends; that there are as many is made sure of here."""
+        numbers = np.empty((4, count))
+        numbers[0], numbers[1] = _flat(score.value), _flat(score.spread)
+        numbers[2], numbers[3] = _flat(prediction.disagreement), _flat(prediction.done)
+        return numbers
 
 
-def _flat(numbers: np.ndarray, count: int) -> np.ndarray:
-    """As ``float64 [count]``. Compiled loops do not look where an array ends, so that this must."""
-    flat = np.ascontiguousarray(numbers, np.float64)
-    flat = flat if flat.ndim == 1 else flat.reshape(-1)
-    return flat if flat.size == count else np.array(np.broadcast_to(flat, (count,)))
+def _flat(numbers: np.ndarray) -> np.ndarray:
+    """In one axis, or none."""
+    return numbers if getattr(numbers, "ndim", 0) < 2 else numbers.reshape(-1)

@@ -6,6 +6,7 @@ their own. The algorithm with waves of one simulation is the sequential one.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -21,24 +22,30 @@ from ..interfaces import (
     Observation,
     Prediction,
     RewardModel,
+    Score,
     WorldModel,
 )
 from .array_form import ArrayForm
 from .backup import Backup, TemporalDifferenceMix
 from .budget import Budget, Clock
+from .context import Context
 from .decision import DecisionRule, RootStatistics, with_candidates
 from .graft import INHERITED, Subtree, graft
-from .inputs import Inputs, checked, without_search
-from .kernels import Walk, claim_unknown, close_roots, widths
-from .proposals import Context, Proposals, draw
+from .inputs import Inputs, checked, every, without_search
+from .kernels import Walk, claim_unknown, close_roots
+from .opening import drawing
+from .proposals import Proposals, draw
 from .scoring import Scoring
 from .selection import ProgressiveWidening, Puct, SelectionRule, SequentialHalving
-from .settling import Carry, candidates, gather, judge_and_settle, scatter, settle
-from .tree import LatentPool, Tree, finite_rows, on_host
+from .settling import Carry, gather, root_candidates, scatter, settle
+from .tree import LatentPool, Tree, finite_rows
 
 Correct: TypeAlias = Callable[[np.ndarray, Latent, np.ndarray, Prediction], Prediction]
 """From rows ``int64 [L]``, states ``[L, ...]``, chunks ``[L, H, A]`` and what the model predicts of them to a
 corrected prediction."""
+
+Evaluated: TypeAlias = tuple[int, Prediction, Score]
+"""Of claims: the slot of the first one's latent, which the others follow, and what the models said."""
 
 
 @dataclass(eq=False)
@@ -129,6 +136,12 @@ class TreeSearch:
             if number != int(number) or number < 1:
                 raise ForethoughtError(f"{name} must be an integer >= 1; got {number}.")
 
+    @functools.cached_property
+    def _halving(self) -> SequentialHalving:
+        """The root's rule where none is given."""
+        most = self.budget.simulations
+        return SequentialHalving(4 * self.children if most is None else int(most))
+
     def plan(self, observation: Observation, samples: ActionSamples, seeds: np.ndarray) -> Decision:
         """One decision per row. Exceptions of the models pass through; numbers that are not finite do not: a
         candidate that leads to them is out, and a row whose policy chunk does returns that chunk as a
@@ -154,7 +167,7 @@ class TreeSearch:
         latent = self.world_model.encode(observation)
         encoded = clock.milliseconds
         alive = finite_rows(latent)
-        if not alive.all():
+        if not every(alive):
             # No model is asked about a state that is not finite: another row's stands in, unheard.
             stand_in = int(alive.argmax())
             if not alive[stand_in]:
@@ -163,7 +176,8 @@ class TreeSearch:
                 )
                 return replace(decision, milliseconds={"encode": encoded, "search": 0.0}), None
             latent = latent[np.where(alive, np.arange(alive.size), stand_in)]
-        alive = alive & inputs.whole
+        if not inputs.intact:
+            alive = alive & inputs.whole
         inherited = None
         if inherit is not None:
             inherited = [tree if row else None for tree, row in zip(inherit(latent), alive, strict=True)]
@@ -227,16 +241,17 @@ class TreeSearch:
         tree = Tree(batch, min(nodes, 4096), *samples.shape[2:])
         pool = LatentPool(latent, batch * (1 + min(expected, 4096)))
         nothing = np.zeros(batch, np.int64)
-        names = tuple(self.proposals.source_names)
+        names = self.proposals.source_names
         discount = self.scoring.discount ** samples.shape[2]
-        root_rule = self.root_rule or SequentialHalving(int(most) if most is not None else 4 * children)
+        root_rule = self.root_rule or self._halving
         run = Run(tree, pool, samples, instruction, seeds, nothing, nothing.copy(), names, root_rule)
         run.weights, run.correct = weights, correct
-        run.carry = Carry.of(self.backup, discount, self.inner_children)
-        tree.nodes["latent"][:, 0] = np.arange(batch) + pool.add(latent)
+        ends = int(self.depth), self.scoring.weights
+        run.carry = Carry.of(self.backup, discount, self.inner_children, *ends)
 
         clock.wave_begins()
-        self._phase_one(run, children, inherited)
+        roots = self._context(run, np.arange(batch), np.zeros(batch, np.int64))
+        candidates = self._phase_one(run, roots, children, inherited)
         clock.wave_ends()
         close_roots(tree.nodes, np.ones(batch, np.bool_) if alive is None else alive)
         yield run
@@ -246,28 +261,27 @@ class TreeSearch:
             self.inner_rule,
             self.widening,
             depth=self.depth,
-            root_children=int(tree.child_count[0, 0]),
+            root_children=candidates,
             inner_children=self.inner_children,
             seeds=seeds,
+            drawing=drawing(self.proposals, roots, self.inner_children),
         )
-        while True:
-            width, some = widths(tree.nodes, run.spent, clock.simulations, int(self.wave))
-            if not some or not clock.wave_begins():
-                return
-            claims, drawn = self.simulate(run, width)
-            if not len(claims):  # nothing left that can be claimed, though not all is closed
+        simulations = clock.simulations
+        while min(run.spent.tolist()) < simulations and clock.wave_begins():
+            claims, drawn = self.simulate(run, simulations)
+            if not len(claims):  # nothing is left that can be claimed
                 return
             self.expand(run, drawn)
-            self.evaluate(run, claims)
-            self.backward(run, claims)
+            self.backward(run, claims, self.evaluate(run, claims))
             clock.wave_ends()
             yield run
 
-    def _phase_one(self, run: Run, children: int, inherited: Sequence[Subtree | None] | None) -> None:
-        """Draw the root's candidates and evaluate all of them in one batch, but for those inherited."""
-        tree, rows = run.tree, np.arange(run.tree.batch)
-        root = np.zeros(rows.size, np.int64)
-        proposed = self.proposals.propose(self._context(run, rows, root), children, keep_policy=True)
+    def _phase_one(
+        self, run: Run, roots: Context, children: int, inherited: Sequence[Subtree | None] | None
+    ) -> int:
+        """Draw the root's candidates and evaluate all of them in one batch, but for those inherited. How many
+        they are."""
+        tree, proposed = run.tree, self.proposals.propose(roots, children, keep_policy=True)
         nodes = tree.add_roots(proposed.chunks, proposed.source, proposed.prior)
         if inherited is not None:
             run.source_names = (*run.source_names, INHERITED)
@@ -275,60 +289,61 @@ class TreeSearch:
             closing = self.depth, self.inner_children, self.scoring.terminal
             graft(inherited, tree, run.pool, np.arange(nodes.start, nodes.stop), source, *closing)
         claims = claim_unknown(tree.nodes)
-        self.evaluate(run, claims)
-        self.backward(run, claims)
+        if len(claims):
+            self.backward(run, claims, self.evaluate(run, claims))
+        return nodes.stop - nodes.start
 
-    def simulate(self, run: Run, width: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Claim up to ``width [B]`` distinct leaves per row, one after the other under virtual visits.
+    def simulate(self, run: Run, simulations: int) -> tuple[np.ndarray, np.ndarray]:
+        """Claim a wave of distinct leaves in each row, one after the other under virtual visits, as long as
+        the row has spent fewer than ``simulations``.
 
         Returns the claims ``int64 [L, 2]``, row and node of each, and the children that were opened on the
-        way, whose chunks are yet to be drawn, ``int64 [D, 3]``: row, parent, and which of its children. A
-        leaf that is claimed, and a node below which all is claimed, is blocked for the rest of the wave, so
-        nothing is evaluated twice.
+        way and whose chunks are yet to be drawn, ``int64 [3, D]``: row, parent, and which of its children;
+        none where the compiled walk draws them itself (see ``opening``). A leaf that is claimed, and a node
+        below which all is claimed, is blocked for the rest of the wave, so nothing is evaluated twice.
         """
         walk = self._array_form(run).simulate if run.walk is None else run.walk
-        return walk(run.tree, width)
+        return walk(run.tree, (run.spent, simulations, int(self.wave)))
 
     def expand(self, run: Run, drawn: np.ndarray) -> None:
-        """Draw the chunks of the children ``int64 [D, 3]`` that were opened, all in one call."""
-        if not len(drawn):
+        """Draw the chunks of the children ``int64 [3, D]`` that were opened, all in one call."""
+        if not drawn.size:
             return
-        rows, parents, places = np.ascontiguousarray(drawn.T)
+        rows, parents, places = drawn[0], drawn[1], drawn[2]
         offered = draw(self.proposals, self._context(run, rows, parents), places, self.inner_children)
         chunks = np.ascontiguousarray(offered.chunks, np.float32)
         scatter(run.tree.nodes, run.tree.chunk, drawn, chunks, offered.source, offered.log_prior)
 
-    def evaluate(self, run: Run, claims: np.ndarray) -> None:
+    def evaluate(self, run: Run, claims: np.ndarray) -> Evaluated:
         """Predict and score the claims ``int64 [L, 2]`` (distinct) in one call of each model."""
-        if not len(claims):
-            return
-        tree, pool = run.tree, run.pool
-        parents, chunks = gather(tree.nodes, tree.chunk, claims)
-        states = pool.take(parents)
+        slots, numbers, chunks = gather(run.tree.nodes, run.tree.chunk, claims, run.pool.numbers)
+        states = run.pool.latents(numbers) if numbers.size else run.pool.take(slots)
         prediction = self.world_model.step(states, chunks)
         if run.correct is not None:
             prediction = run.correct(claims[:, 0], states, chunks, prediction)
-        latent = on_host(prediction.latent)
-        first = pool.add(latent)
-        if pool.used - first != len(claims):
+        first = run.pool.add(prediction.latent)
+        if run.pool.used - first != len(claims):
             raise ForethoughtError(
-                f"The world model was asked about {len(claims)} states and predicted {pool.used - first}."
+                f"The world model was asked about {len(claims)} states and predicted {run.pool.used - first}."
             )
-        score = self.reward_model.score(prediction.latent, run.instructions(claims[:, 0]))
+        return first, prediction, self.reward_model.score(prediction.latent, run.instructions(claims[:, 0]))
+
+    def backward(self, run: Run, claims: np.ndarray, evaluated: Evaluated) -> None:
+        """Write what was said of the claims, turn the wave's virtual visits into visits, and carry the new
+        values up, deepest parents first."""
+        tree, (first, prediction, score) = run.tree, evaluated
         totals = run.spent, run.disqualified
-        if type(self.scoring) is Scoring:
-            numbers, whole = self.scoring.numbers(prediction, score), finite_rows(latent)
-            weights = self.scoring.weights
-            judge_and_settle(tree.nodes, totals, claims, first, numbers, whole, weights, int(self.depth))
+        if run.carry is not None and type(self.scoring) is Scoring:
+            latents, numbers = run.pool.numbers, self.scoring.numbers(prediction, score, len(claims))
+            if not latents.size:
+                numbers[0, ~finite_rows(prediction.latent)] = np.nan
+            run.carry.settle(tree, claims, totals, first, latents, numbers)
             return
         seen = self.scoring.judge(prediction, score)
         judged = seen.own, seen.value, seen.done, seen.qualified, seen.ended, seen.spread, seen.disagreement
-        settle(tree.nodes, totals, claims, first, judged, int(self.depth))
-
-    def backward(self, run: Run, claims: np.ndarray) -> None:
-        """Turn the wave's virtual visits into visits and carry the new values up, deepest parents first."""
+        settle(tree.nodes, claims, totals, first, judged, int(self.depth))
         carry = self._array_form(run).backward if run.carry is None else run.carry
-        carry(run.tree, claims)
+        carry(tree, claims)
 
     def _array_form(self, run: Run) -> ArrayForm:
         """``simulate`` and ``backward`` under rules without a compiled form."""
@@ -354,12 +369,11 @@ class TreeSearch:
     ) -> Decision:
         """The decision as things stand, from a run at any moment between two waves; ``milliseconds`` are
         those of the decision."""
-        tree = run.tree
-        source, value, spread, visits, closed, prior = candidates(tree.nodes, alive)
-        chunks = tree.chunk[:, 1 : 1 + value.shape[1]].copy()
+        known = root_candidates(run.tree.nodes, run.tree.chunk, alive)
+        chunks, source, value, spread, visits, closed, prior = known
         root = RootStatistics(chunks, source, run.source_names, value, spread, visits, closed)
         choice = self.decision(root, self.action_spec)
-        if not inputs.whole.all():
+        if not inputs.intact:
             # A policy chunk that is not finite leaves as it came: whoever guards the robot must see it.
             choice.chunk[~inputs.whole] = inputs.own[~inputs.whole]
         return with_candidates(choice, root, prior, run.spent, milliseconds)

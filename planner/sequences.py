@@ -25,10 +25,11 @@ from ..interfaces import (
 from .backup import Backup, TemporalDifferenceMix
 from .budget import Budget, Clock
 from .carry import Carried, Leftover
+from .context import Context
 from .decision import DecisionRule, RootStatistics, with_candidates
 from .inputs import checked, distinct, without_search
 from .population import Population, Run, advance, back_up, best, going
-from .proposals import Context, Proposals
+from .proposals import Proposals
 from .refinement import Distribution, Refinement, draw
 from .scoring import Scoring
 from .tree import NONE, LatentPool, finite_rows
@@ -167,8 +168,7 @@ class SequenceSearch:
         pool = LatentPool(latent, seeds.size * (1 + (self.budget.simulations or self.population)))
         nothing = np.zeros(seeds.size, np.int64)
         everywhere = np.ones(seeds.size, bool)
-        slots = pool.add(latent) + np.arange(seeds.size)
-        run = Run(pool, slots, samples, instruction, seeds, everywhere, nothing)
+        run = Run(pool, np.arange(seeds.size), samples, instruction, seeds, everywhere, nothing)
         run.carried, run.weights = carried, weights
         discount = self.scoring.discount ** samples.shape[2]
         distribution: Distribution | None = None

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from .backup import Backup, MaximumBackup, MeanBackup, TemporalDifferenceMix
-from .tree import NONE, Tree
+from .tree import NONE, Tree, is_finite
 
 MIX, MAXIMUM, MEAN = 0, 1, 2
 
@@ -32,36 +32,67 @@ class Carry:
         kind, beta: The backup.
         discount: γ^H of a chunk.
         inner_children: Children that a node below the root may have.
+        depth: Longest sequence of chunks.
+        weights: ``Scoring.weights``.
     """
 
-    def __init__(self, kind: int, beta: float, discount: float, inner_children: int) -> None:
+    def __init__(
+        self,
+        kind: int,
+        beta: float,
+        discount: float,
+        inner_children: int,
+        depth: int,
+        weights: tuple[float, float, float],
+    ) -> None:
         self._how = int(kind), float(beta), float(discount), int(inner_children)
+        self._ends = int(depth), weights
 
     @staticmethod
-    def of(backup: Backup, discount: float, inner_children: int) -> Carry | None:
-        """The pass under this backup, or None where it has no compiled form."""
+    def of(backup: Backup, *settings: Any) -> Carry | None:
+        """The pass under this backup and with the other ``settings``, or None where it has no compiled
+        form."""
         if type(backup) not in BACKUPS:
             return None
-        return Carry(*BACKUPS[type(backup)](backup), discount, inner_children)
+        return Carry(*BACKUPS[type(backup)](backup), *settings)
 
     def __call__(self, tree: Tree, claims: np.ndarray) -> None:
-        """See ``TreeSearch.backward``."""
+        """See ``ArrayForm.backward``."""
         _carry(tree.nodes, claims, self._how)
+
+    def settle(
+        self,
+        tree: Tree,
+        claims: np.ndarray,
+        totals: tuple[np.ndarray, np.ndarray],
+        first_slot: int,
+        latents: np.ndarray,
+        numbers: np.ndarray,
+    ) -> None:
+        """``judge``, ``settle`` and the pass in one call. ``latents`` are ``LatentPool.numbers``: a state for
+        which they are not finite has no value."""
+        _settle_and_carry(tree.nodes, claims, totals, first_slot, latents, numbers, self._ends, self._how)
 
 
 @njit(cache=True, error_model="numpy")
-def gather(nodes: Any, chunk: np.ndarray, claims: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Latent slots ``[L]`` of the parents of claims ``int64 [L, 2]``, and the claims' chunks."""
+def gather(
+    nodes: Any, chunk: np.ndarray, claims: np.ndarray, latents: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of claims ``int64 [L, 2]``: the latent slots ``[L]`` of their parents, what ``LatentPool.numbers`` has
+    there, ``[L, D]``, and their chunks."""
     slots = np.empty(len(claims), np.int64)
     # Number by number: assigning an array brings its error messages along, which take seconds to compile.
     flat = chunk.reshape(chunk.shape[0], chunk.shape[1], -1)
     chunks = np.empty((len(claims), flat.shape[2]), chunk.dtype)
+    states = np.empty((len(claims), latents.shape[1]), latents.dtype)
     for i in range(len(claims)):
         row, node = claims[i]
-        slots[i] = nodes[row, nodes[row, node].parent].latent
+        slots[i] = slot = nodes[row, nodes[row, node].parent].latent
         for k in range(flat.shape[2]):
             chunks[i, k] = flat[row, node, k]
-    return slots, chunks.reshape(len(claims), *chunk.shape[2:])
+        for k in range(latents.shape[1]):
+            states[i, k] = latents[slot, k]
+    return slots, states, chunks.reshape(len(claims), *chunk.shape[2:])
 
 
 @njit(cache=True, error_model="numpy")
@@ -73,19 +104,19 @@ def scatter(
     source: np.ndarray,
     log_prior: np.ndarray,
 ) -> None:
-    """Write children ``int64 [D, 3]`` (row, parent, which of its children) that were drawn: chunks ``[D, H,
+    """Write children ``int64 [3, D]`` (row, parent, which of its children) that were drawn: chunks ``[D, H,
     A]``, sources and unnormalised log-priors ``[D]``; priors are normalised among the siblings drawn so
     far, and uniform where none has any."""
-    flat, new = chunk.reshape(chunk.shape[0], chunk.shape[1], -1), chunks.reshape(len(drawn), -1)
-    for i in range(len(drawn)):
-        row, parent, place = drawn[i]
+    flat, new = chunk.reshape(chunk.shape[0], chunk.shape[1], -1), chunks.reshape(len(chunks), -1)
+    for i in range(len(chunks)):
+        row, parent, place = drawn[0, i], drawn[1, i], drawn[2, i]
         child = nodes[row, parent].first_child + place
         for k in range(flat.shape[2]):
             flat[row, child, k] = new[i, k]
         nodes[row, child].source = source[i]
         nodes[row, child].log_prior = log_prior[i]
-    for i in range(len(drawn)):
-        row, parent, place = drawn[i]
+    for i in range(len(chunks)):
+        row, parent, place = drawn[0, i], drawn[1, i], drawn[2, i]
         if place + 1 != nodes[row, parent].child_count:
             continue  # once for each parent, when the last is there
         first = nodes[row, parent].first_child
@@ -103,22 +134,18 @@ def scatter(
 
 @njit(cache=True, error_model="numpy")
 def judge(
-    value: np.ndarray,
-    spread: np.ndarray,
-    disagreement: np.ndarray,
-    done: np.ndarray,
-    whole: np.ndarray,
-    weights: tuple[float, float, float],
+    numbers: np.ndarray, weights: tuple[float, float, float]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """``Scoring.judge`` of numbers ``float64 [M]`` and whether the latent is finite, ``bool [M]``: own and
-    backed-up scores, done-probabilities, who qualifies and who ended. ``weights`` are the pessimism, the
-    weight of the disagreement, and the done-probability that ends."""
+    """``Scoring.judge`` of ``Scoring.numbers`` ``float64 [4, M]``, without a value where the latent is not
+    finite: own and backed-up scores, done-probabilities, who qualifies and who ended. ``weights`` are the
+    pessimism, the weight of the disagreement, and the done-probability that ends."""
+    value, spread, disagreement, done = numbers[0], numbers[1], numbers[2], numbers[3]
     pessimism, distrust, terminal = weights
     own, scores, certain = np.empty(value.size), np.empty(value.size), np.empty(value.size)
     qualified, ended = np.empty(value.size, np.bool_), np.empty(value.size, np.bool_)
     for i in range(value.size):
         alive = value[i] - pessimism * spread[i] - distrust * disagreement[i]
-        good = whole[i] and math.isfinite(alive) and math.isfinite(done[i]) and math.isfinite(disagreement[i])
+        good = math.isfinite(alive) and math.isfinite(done[i]) and math.isfinite(disagreement[i])
         likely = min(max(done[i], 0.0), 1.0) if good else 0.0
         own[i] = alive if good else -np.inf
         # The end is absorbing and worth 1: the done-probability mixes that in.
@@ -130,8 +157,8 @@ def judge(
 @njit(cache=True, error_model="numpy")
 def settle(
     nodes: Any,
-    totals: tuple[np.ndarray, np.ndarray],
     claims: np.ndarray,
+    totals: tuple[np.ndarray, np.ndarray],
     first_slot: int,
     judged: Any,
     max_depth: int,
@@ -153,31 +180,14 @@ def settle(
 
 
 @njit(cache=True, error_model="numpy")
-def judge_and_settle(
-    nodes: Any,
-    totals: tuple[np.ndarray, np.ndarray],
-    claims: np.ndarray,
-    first_slot: int,
-    numbers: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
-    whole: np.ndarray,
-    weights: tuple[float, float, float],
-    max_depth: int,
-) -> None:
-    """``judge`` and ``settle`` in one call; ``numbers`` are value, spread, disagreement and done."""
-    value, spread, disagreement, done = numbers
-    judged = judge(value, spread, disagreement, done, whole, weights)
-    settle(nodes, totals, claims, first_slot, (*judged, spread, disagreement), max_depth)
-
-
-@njit(cache=True, error_model="numpy")
-def candidates(
-    nodes: Any, alive: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Of the roots' candidates ``[B, K]``: source ``int8``, value ``float64`` (−inf in rows that are not
-    ``alive``), spread ``float64``, visits ``int32``, closed ``bool``, prior ``float64``."""
-    shape = len(nodes), np.int64(nodes[0, 0].child_count)
+def root_candidates(nodes: Any, chunk: np.ndarray, alive: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Of the roots' candidates ``[B, K]``: chunks ``float32 [B, K, H, A]``, source ``int8``, value
+    ``float64`` (−inf in rows that are not ``alive``), spread ``float64``, visits ``int32``, closed ``bool``,
+    prior ``float32``."""
+    shape, flat = (len(nodes), np.int64(nodes[0, 0].child_count)), chunk.reshape(*chunk.shape[:2], -1)
+    chunks = np.empty((*shape, flat.shape[2]), np.float32)
     source, closed = np.empty(shape, np.int8), np.empty(shape, np.bool_)
-    value, spread, prior = np.empty(shape), np.empty(shape), np.empty(shape)
+    value, spread, prior = np.empty(shape), np.empty(shape), np.empty(shape, np.float32)
     visits = np.empty(shape, np.int32)
     for row in range(shape[0]):
         for k in range(shape[1]):
@@ -185,7 +195,9 @@ def candidates(
             source[row, k], closed[row, k], visits[row, k] = node.source, node.closed, node.visits
             value[row, k] = node.value if alive[row] else -np.inf
             spread[row, k], prior[row, k] = node.spread, node.prior
-    return source, value, spread, visits, closed, prior
+            for n in range(flat.shape[2]):
+                chunks[row, k, n] = flat[row, 1 + k, n]
+    return chunks.reshape(*shape, *chunk.shape[2:]), source, value, spread, visits, closed, prior
 
 
 @njit(cache=True, error_model="numpy")
@@ -205,6 +217,27 @@ def _carry(nodes: Any, claims: np.ndarray, how: tuple[int, float, float, int]) -
             if parent.pending == 0:  # the last claim below it: everything there is final
                 _refresh(nodes[row], up, kind, beta, discount, inner_children)
             up = np.int64(parent.parent)
+
+
+@njit(cache=True, error_model="numpy")
+def _settle_and_carry(
+    nodes: Any,
+    claims: np.ndarray,
+    totals: tuple[np.ndarray, np.ndarray],
+    first_slot: int,
+    latents: np.ndarray,
+    numbers: np.ndarray,
+    ends: tuple[int, tuple[float, float, float]],
+    how: tuple[int, float, float, int],
+) -> None:
+    max_depth, weights = ends
+    if latents.size:
+        for i in range(len(claims)):
+            if not is_finite(latents, first_slot + i):
+                numbers[0, i] = np.nan
+    judged = judge(numbers, weights)
+    settle(nodes, claims, totals, first_slot, (*judged, numbers[1], numbers[2]), max_depth)
+    _carry(nodes, claims, how)
 
 
 @njit(cache=True, error_model="numpy")

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
 from ..interfaces import ActionSpec, ForethoughtError, Latent
+from .context import Context
 from .likelihood import resampled
 from .rotation import running_mean
-
-if TYPE_CHECKING:
-    from .proposals import Context
 
 DEFAULT_BANDWIDTHS = (0.03, 0.08, 0.2)
 """Ladder of kernel widths, in units of half the range of an action's bounds."""

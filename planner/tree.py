@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -44,9 +45,6 @@ BLANK = np.array([tuple(blank for *_, blank in _FIELDS)], NODE)
 """A node of which nothing is known, ``[1]``."""
 BLANK.setflags(write=False)
 
-ROOT_CHILD = BLANK.copy()
-ROOT_CHILD["parent"], ROOT_CHILD["depth"] = 0, 1
-
 
 class Tree:
     """B search trees side by side. A proposal becomes a node when it is drawn, so an edge and its child share
@@ -64,7 +62,7 @@ class Tree:
         first_child: ``int32``, NONE before expansion.
         child_count: ``int32``, children that are open.
         depth: ``int32``, 0 at the root.
-        latent: Slot in the latent pool, ``int64``; NONE before evaluation.
+        latent: Slot in the latent pool, ``int64``; NONE before evaluation, and that of its row at a root.
         visits: Evaluations in the subtree, the node's own included, ``int32``.
         pending: Virtual visits: claims of the wave under way, ``int32``.
         blocked: The wave, from 1, in which nothing more was to be claimed at or below the node, ``int32``.
@@ -99,11 +97,10 @@ class Tree:
     closed: np.ndarray
 
     def __init__(self, batch: int, nodes: int, horizon: int, action_size: int) -> None:
-        self.size = np.ones(batch, np.int64)
         # Pages are fetched when something is written: most of what is reserved never is.
         self.chunk = np.empty((batch, nodes, horizon, action_size), np.float32)
-        self.nodes = np.empty((batch, nodes), NODE)
-        self.nodes[:, 0], self.chunk[:, 0] = BLANK, 0.0
+        self.nodes, self.size = np.empty((batch, nodes), NODE), np.empty(batch, np.int64)
+        _plant(self.nodes, self.chunk, self.size)
 
     def __getattr__(self, name: str) -> np.ndarray:
         if name not in _NAMES:
@@ -140,13 +137,16 @@ class Tree:
     def add_roots(self, chunks: np.ndarray, source: np.ndarray, prior: np.ndarray) -> slice:
         """Append candidates ``[B, K, H, A]``, their sources and their priors ``[B, K]`` to the root of every
         row of new trees. Their numbers."""
-        count = chunks.shape[1]
-        self.reserve(1 + count)
-        nodes, new = self.nodes, slice(1, 1 + count)
-        nodes[:, new], self.chunk[:, new] = ROOT_CHILD, chunks
-        nodes["source"][:, new], nodes["prior"][:, new] = source, prior
-        nodes["first_child"][:, 0], nodes["child_count"][:, 0] = 1, count
-        self.size[:] = 1 + count
+        new = slice(1, 1 + chunks.shape[1])
+        self.reserve(new.stop)
+        _add_roots(
+            self.nodes,
+            self.chunk,
+            self.size,
+            np.ascontiguousarray(chunks, np.float32),
+            np.ascontiguousarray(source, np.int8),
+            np.ascontiguousarray(prior, np.float64),
+        )
         return new
 
     def open_child(self, rows: np.ndarray, nodes: np.ndarray) -> np.ndarray:
@@ -196,51 +196,105 @@ class Tree:
             setattr(self, name, larger)
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def _plant(nodes: Any, chunk: np.ndarray, size: np.ndarray) -> None:
+    """The roots, and nothing else, of new trees. Records are written whole, which NumPy does field by
+    field."""
+    for row in range(size.size):
+        size[row], nodes[row, 0] = 1, BLANK[0]
+        nodes[row, 0].latent = row
+        for t in range(chunk.shape[2]):
+            for a in range(chunk.shape[3]):
+                chunk[row, 0, t, a] = 0.0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _add_roots(
+    nodes: Any, chunk: np.ndarray, size: np.ndarray, chunks: np.ndarray, source: np.ndarray, prior: np.ndarray
+) -> None:
+    """``Tree.add_roots`` where there is room."""
+    count, horizon, actions = chunks.shape[1:]
+    for row in range(size.size):
+        nodes[row, 0].first_child, nodes[row, 0].child_count, size[row] = 1, count, 1 + count
+        for k in range(count):
+            nodes[row, 1 + k] = BLANK[0]
+            child = nodes[row, 1 + k]
+            child.parent, child.depth, child.source, child.prior = 0, 1, source[row, k], prior[row, k]
+            for t in range(horizon):
+                for a in range(actions):
+                    chunk[row, 1 + k, t, a] = chunks[row, k, t, a]
+
+
 class LatentPool:
     """Latents of evaluated nodes in numbered slots: a tensor on the model's device, or an array on the host.
 
     Args:
-        like: Latents ``[M, ...]`` whose kind, shape and device the pool takes over.
+        roots: Latents ``[B, ...]`` that take the first slots, whose kind, shape and device the pool takes
+            over.
         slots: Slots to reserve; the pool doubles when they are full.
+
+    Attributes:
+        used: Slots that hold something, the first of all.
+        numbers: What the slots hold, a row each, as the compiled loops see it, ``float32`` or ``float64 [S,
+            D]``; ``[0, 0]`` where latents are anything else or elsewhere.
     """
 
-    def __init__(self, like: Latent, slots: int) -> None:
+    def __init__(self, roots: Latent, slots: int) -> None:
         self._new: Callable[[int], Any]
-        self._wrap: Callable[[Any], Any] | None = None
-        shared: Any = on_host(like)
+        self._wrap: Callable[[Any], Any] | None = None if isinstance(roots, np.ndarray) else _from_numpy()
+        shared: Any = on_host(roots)
         if isinstance(shared, np.ndarray):
             self._new = lambda n: np.empty((n, *shared.shape[1:]), shared.dtype)
         else:
             self._new = lambda n: shared.new_empty((n, *shared.shape[1:]))
-        if not isinstance(like, np.ndarray):
-            from torch import from_numpy
-
-            self._wrap = from_numpy
-            self._index = lambda slots: from_numpy(slots).to(like.device)
-        self._slots: Any = self._new(max(slots, len(like)))
+        self._keep(self._new(max(slots, len(shared))))
         self.used = 0
+        self.add(shared)
+
+    def _keep(self, slots: Any) -> None:
+        self._slots: Any = slots
+        known = isinstance(slots, np.ndarray) and slots.dtype.char in "fd"
+        self.numbers = slots.reshape(len(slots), -1) if known else NO_NUMBERS
 
     def add(self, latents: Latent) -> int:
         """Store latents ``[M, ...]``; the slot of the first, which the others follow."""
-        end = self.used + len(latents)
+        on_the_host = isinstance(self._slots, np.ndarray)
+        added: Any = on_host(latents) if on_the_host else latents
+        end = self.used + len(added)
         if end > len(self._slots):
             larger = self._new(max(end, 2 * len(self._slots)))
             larger[: self.used] = self._slots[: self.used]
-            self._slots = larger
-        if isinstance(self._slots, np.ndarray):
-            self._slots[self.used : end] = on_host(latents)
+            self._keep(larger)
+        if on_the_host:
+            self._slots[self.used : end] = added
         else:
-            added: Any = latents
-            self._slots.narrow(0, self.used, len(latents)).copy_(added.detach())
+            self._slots.narrow(0, self.used, len(added)).copy_(added.detach())
         first, self.used = self.used, end
         return first
 
     def take(self, slots: np.ndarray) -> Latent:
         """Latents ``[M, ...]`` of slots ``int64 [M]``."""
         if isinstance(self._slots, np.ndarray):
-            taken = self._slots.take(slots, axis=0)
-            return taken if self._wrap is None else self._wrap(taken)
-        return self._slots.index_select(0, self._index(slots))
+            return self.latents(self._slots.take(slots, axis=0))
+        assert self._wrap is not None
+        return self._slots.index_select(0, self._wrap(slots).to(self._slots.device))
+
+    def latents(self, numbers: np.ndarray) -> Latent:
+        """Latents ``[M, ...]`` from rows of their numbers, ``[M, D]``, which become theirs."""
+        if self._slots.ndim != numbers.ndim:
+            numbers = numbers.reshape(-1, *self._slots.shape[1:])
+        return numbers if self._wrap is None else self._wrap(numbers)
+
+
+NO_NUMBERS = np.empty((0, 0), np.float32)
+
+
+@functools.cache
+def _from_numpy() -> Callable[[np.ndarray], Any]:
+    """Torch's, looked up once: NumPy's users do without torch."""
+    from torch import from_numpy
+
+    return from_numpy
 
 
 def on_host(latents: Latent) -> Latent:
@@ -249,7 +303,7 @@ def on_host(latents: Latent) -> Latent:
     if isinstance(latents, np.ndarray) or not latents.is_cpu:
         return latents
     try:
-        return latents.detach().numpy()
+        return (latents.detach() if latents.requires_grad else latents).numpy()
     except (RuntimeError, TypeError):  # a type that NumPy does not know, or a layout
         return latents
 
@@ -258,7 +312,7 @@ def finite_rows(latents: Latent) -> np.ndarray:
     """Which latents ``[M, ...]`` hold only finite numbers, ``bool [M]``. Objects are taken to be finite."""
     latents = on_host(latents)
     if isinstance(latents, np.ndarray):
-        if latents.dtype in (np.float32, np.float64) and latents.flags.c_contiguous:
+        if latents.dtype.char in "fd" and latents.flags.c_contiguous:
             return _finite_rows(latents.reshape(len(latents), -1))
         if latents.dtype == object:
             return np.ones(len(latents), bool)
@@ -268,14 +322,20 @@ def finite_rows(latents: Latent) -> np.ndarray:
     return latents.isfinite().reshape(len(latents), -1).all(dim=1).cpu().numpy()
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "nsz"})
+@njit(cache=True, nogil=True, error_model="numpy")
 def _finite_rows(latents: np.ndarray) -> np.ndarray:
-    """Which of ``[M, D]`` hold only finite numbers, ``bool [M]``: times zero all else is not a number, and
-    spreads to the sum."""
+    """Which of ``[M, D]`` hold only finite numbers, ``bool [M]``."""
     finite = np.empty(len(latents), np.bool_)
     for i in range(len(latents)):
-        total = latents[i, 0] * 0 if latents.shape[1] else latents.dtype.type(0)
-        for j in range(latents.shape[1]):
-            total += latents[i, j] * 0
-        finite[i] = total == 0
+        finite[i] = is_finite(latents, i)
     return finite
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "nsz"})
+def is_finite(latents: np.ndarray, row: int) -> bool:
+    """Whether one row of ``[M, D]`` holds only finite numbers: times zero all else is not a number, and
+    spreads to the sum."""
+    total = latents.dtype.type(0)
+    for j in range(latents.shape[1]):
+        total += latents[row, j] * 0
+    return total == 0

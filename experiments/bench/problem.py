@@ -24,8 +24,9 @@ from ...interfaces import (
     WorldModel,
 )
 from ...planner import Context, Drawn, KernelProposals, PolicySamples, Proposed, TreeSearch
+from ...planner.opening import Drawing
 from ...planner.parallel import split
-from ...planner.search import Run
+from ...planner.search import Evaluated, Run
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 """Clocks by name, in seconds. ``cpu`` counts what the process computed, for a machine that others use."""
@@ -70,25 +71,11 @@ class Stopwatch:
         """Forget all parts."""
         self.seconds.clear()
 
-    def part(self, name: str) -> Part:
-        """Adds what runs inside to the part of that name."""
-        return Part(self, name)
-
-
-class Part:
-    """A stretch of time under a name; a class, because a generator would take as long as what it times."""
-
-    __slots__ = ("name", "start", "watch")
-
-    def __init__(self, watch: Stopwatch, name: str) -> None:
-        self.watch, self.name, self.start = watch, name, 0.0
-
-    def __enter__(self) -> None:
-        self.start = self.watch.now()
-
-    def __exit__(self, *_: object) -> None:
-        watch = self.watch
-        watch.seconds[self.name] = watch.seconds.get(self.name, 0.0) + watch.now() - self.start
+    def add(self, name: str, start: float) -> None:
+        """Adds the time from ``start`` to now to the part of that name. (Two calls a part: a context manager
+        would take as long as some of what it times.)"""
+        took = self.now() - start
+        self.seconds[name] = self.seconds.get(name, 0.0) + took
 
 
 def layers(inputs: int, hidden: int, outputs: int, seed: int) -> nn.Sequential:
@@ -213,17 +200,22 @@ NETWORKS: dict[str, tuple[Callable[..., WorldModel], Callable[..., RewardModel]]
 
 @dataclass(eq=False)
 class TimedWorld:
-    """A world model whose steps count as ``network``."""
+    """A world model whose steps count as ``network``, and what it makes of the observation as ``encode``."""
 
     inner: WorldModel
     watch: Stopwatch
 
     def encode(self, observation: Observation) -> Latent:
-        return self.inner.encode(observation)
+        start = self.watch.now()
+        latent = self.inner.encode(observation)
+        self.watch.add("encode", start)
+        return latent
 
     def step(self, latent: Latent, chunks: np.ndarray) -> Prediction:
-        with self.watch.part("network"):
-            return self.inner.step(latent, chunks)
+        start = self.watch.now()
+        prediction = self.inner.step(latent, chunks)
+        self.watch.add("network", start)
+        return prediction
 
 
 @dataclass(eq=False)
@@ -234,13 +226,16 @@ class TimedReward:
     watch: Stopwatch
 
     def score(self, latent: Latent, instruction: Sequence[str]) -> Score:
-        with self.watch.part("network"):
-            return self.inner.score(latent, instruction)
+        start = self.watch.now()
+        score = self.inner.score(latent, instruction)
+        self.watch.add("network", start)
+        return score
 
 
 @dataclass(eq=False)
 class TimedProposals:
-    """Proposals whose draws count as ``sampling``."""
+    """Proposals whose draws count as ``sampling``; but those that the compiled walk makes itself are part of
+    it."""
 
     inner: KernelProposals | PolicySamples
     watch: Stopwatch
@@ -250,12 +245,19 @@ class TimedProposals:
         return self.inner.source_names
 
     def propose(self, context: Context, count: int, *, keep_policy: bool) -> Proposed:
-        with self.watch.part("sampling"):
-            return self.inner.propose(context, count, keep_policy=keep_policy)
+        start = self.watch.now()
+        proposed = self.inner.propose(context, count, keep_policy=keep_policy)
+        self.watch.add("sampling", start)
+        return proposed
 
     def draw(self, context: Context, places: np.ndarray) -> Drawn:
-        with self.watch.part("sampling"):
-            return self.inner.draw(context, places)
+        start = self.watch.now()
+        drawn = self.inner.draw(context, places)
+        self.watch.add("sampling", start)
+        return drawn
+
+    def compiled(self, context: Context, count: int) -> Drawing | None:
+        return self.inner.compiled(context, count)
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,9 +266,11 @@ class TimedSearch(TreeSearch):
 
     watch: Stopwatch = field(default_factory=lambda: Stopwatch(time.perf_counter))
 
-    def evaluate(self, run: Run, claims: np.ndarray) -> None:
-        with self.watch.part("evaluate"):
-            super().evaluate(run, claims)
+    def evaluate(self, run: Run, claims: np.ndarray) -> Evaluated:
+        start = self.watch.now()
+        evaluated = super().evaluate(run, claims)
+        self.watch.add("evaluate", start)
+        return evaluated
 
 
 def timed(search: TreeSearch, watch: Stopwatch) -> TimedSearch:

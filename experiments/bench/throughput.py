@@ -197,10 +197,12 @@ def _ask(peer: Peer | None, setting: Setting, sizes: Sizes, seed: int) -> tuple[
 
 
 def shares(seconds: dict[str, float], whole: float) -> dict[str, float]:
-    """Shares of the whole: the networks; the gather (latents and chunks to and from the nodes); sampling of
-    proposals with their densities; and the tree, which is the rest."""
+    """Shares of the whole: the networks, encoding included; the gather (latents and chunks from the nodes,
+    latents to the pool); sampling of proposals with their densities, as far as they are asked (the compiled
+    walk draws most below the root itself); and the tree, which is the rest."""
     network, sampling = seconds.get("network", 0.0), seconds.get("sampling", 0.0)
     gather = seconds.get("evaluate", 0.0) - network
+    network += seconds.get("encode", 0.0)
     whole = max(whole, 1e-9)
     tree = whole - network - gather - sampling
     named = {"network": network, "gather": gather, "sampling": sampling, "tree": tree}

@@ -105,13 +105,18 @@ def test_both_networks_compute_the_same():
     np.testing.assert_allclose(answers[0][1], answers[1][1], atol=1e-5)
 
 
-def test_a_stopwatch_adds_up_what_runs_inside():
+def test_a_stopwatch_adds_up_what_runs_between():
     ticks = iter([0.0, 2.0, 10.0, 13.0])
     watch = Stopwatch(lambda: next(ticks))
     for _ in range(2):
-        with watch.part("tree"):
-            pass
+        watch.add("tree", watch.now())
     assert watch.seconds == {"tree": 5.0}
+
+
+def test_what_the_models_take_is_not_the_trees_share():
+    seconds = {"evaluate": 6.0, "network": 5.0, "encode": 1.0, "sampling": 2.0}
+    found = throughput.shares(seconds, 10.0)
+    assert found == pytest.approx({"network": 0.6, "gather": 0.1, "sampling": 0.2, "tree": 0.1})
 
 
 def test_linearity_is_the_worst_slowdown_of_a_simulation():

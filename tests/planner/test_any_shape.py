@@ -15,7 +15,7 @@ from planner_fakes import (
     policy_samples,
 )
 
-from forethought.interfaces import Observation, Score
+from forethought.interfaces import ActionSamples, Observation, Score
 from forethought.planner import (
     BACKUPS,
     forethought,
@@ -94,3 +94,18 @@ def test_observations_are_not_touched():
     arm_planner("vla_reasoner").plan(start, samples, np.array([0]))
     np.testing.assert_array_equal(samples.chunks, before)
     assert isinstance(start, Observation)
+
+
+def test_how_the_policys_chunks_lie_in_memory_changes_nothing():
+    """Transposed, of another type, or not to be written to; and they stay as they were."""
+    chunks = policy_samples(ARM, 2, 5, 8).chunks
+    turned = np.ascontiguousarray(chunks.transpose(3, 2, 1, 0)).transpose(3, 2, 1, 0)
+    locked = chunks.copy()
+    locked.setflags(write=False)
+    planner = arm_planner("forethought", simulations=40, depth=2)
+    expected = planner.plan(observe(np.zeros((2, 7))), ActionSamples(chunks.copy()), np.arange(2))
+    for given_ in (turned, locked, chunks.astype(np.float64)):
+        found = planner.plan(observe(np.zeros((2, 7))), ActionSamples(given_), np.arange(2))
+        np.testing.assert_array_equal(found.chunk, expected.chunk)
+        np.testing.assert_array_equal(found.value, expected.value)
+        np.testing.assert_array_equal(given_, chunks)

@@ -12,7 +12,7 @@ from forethought.interfaces import ActionSpec
 from forethought.planner import ChunkSpace
 from forethought.planner.chunk_space import clipped
 from forethought.planner.drawing import draw_evenly
-from forethought.planner.lanes import LANES, describe
+from forethought.planner.lanes import LANES, describe, describe_centres
 from forethought.planner.noise import normals, stream_keys, uniforms
 
 STEP, FIRST, SECOND = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
@@ -110,11 +110,12 @@ def test_many_chunks_at_once_are_drawn_as_the_formulas_say_to_the_bit(name, numb
     centres = spec.clip(
         np.random.default_rng(3).uniform(-1, 1, (rows, kernels, 5, spec.size)).astype(np.float32)
     )
-    seeds, streams, entry = np.array([5, 5, 9]), np.array([8, 16, 8]), np.array([2, 0, 2])
+    seeds, nodes, entry = np.array([5, 5, 9]), np.array([1, 2, 1]), np.array([2, 0, 2])
     out = np.full((rows, number + 3, 5, spec.size), 7.0, np.float32)
-    draw_evenly(seeds, streams, (2, number), centres, entry, widths, 0.4, space.geometry, out)
+    label = np.zeros(out.shape[:2], np.int8)
+    draw_evenly(seeds, nodes, 3, (2, number), centres, entry, widths, 0.4, space.geometry, out, label)
 
-    keys = stream_keys(seeds, streams).view(np.int64)
+    keys = stream_keys(seeds, nodes * 8 + 3).view(np.int64)
     uniform = uniforms(stream_keys(keys, 0), 1 + number * space.gripper.size)
     rank = ((np.arange(number) + uniform[:, :1]) * (kernels * 2 / number)).astype(int)
     white = normals(stream_keys(keys, 1), number * space.dimension).reshape(rows, number, space.dimension)
@@ -123,6 +124,8 @@ def test_many_chunks_at_once_are_drawn_as_the_formulas_say_to_the_bit(name, numb
     expected = space.perturb(around, white * widths[rank // kernels][..., None], flip)
     np.testing.assert_array_equal(out[:, 2 : 2 + number], expected)
     assert (out[:, [0, 1, -1]] == 7.0).all()
+    assert (label[:, 2 : 2 + number] == 4).all()
+    assert not label[:, [0, 1, -1]].any()
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -138,6 +141,17 @@ def test_a_description_is_the_whitened_chunk_and_a_bit_for_every_step_of_a_gripp
         words[..., np.arange(horizon) // 64] >> np.arange(horizon, dtype=np.uint64) % np.uint64(64)
     ) & np.uint64(1)
     np.testing.assert_array_equal(bits.astype(float) * 2.0 - 1.0, space.signs(chunks))
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_centres_are_described_as_chunks_are_but_run_fastest(name):
+    spec, rows, count, horizon = SPECS[name], 2, 5, 70
+    space = ChunkSpace(spec, horizon)
+    centres = np.random.default_rng(6).uniform(-1, 1, (rows, count, horizon, spec.size)).astype(np.float32)
+    white, words = describe_centres(centres, space.geometry)
+    np.testing.assert_array_equal(white.swapaxes(1, 2), space.whiten(centres))
+    _, expected = describe(centres.reshape(-1, horizon, spec.size), space.geometry)
+    np.testing.assert_array_equal(np.moveaxis(words, -1, 1).reshape(expected.shape), expected)
 
 
 @pytest.mark.parametrize("name", SPECS)

@@ -195,11 +195,28 @@ class TestTree:
             return packed
 
         pool = LatentPool(make([0, 1]), 2)
+        assert (pool.take(np.array([1])) == make([1])).all()
         slots = [pool.add(make(list(range(10 * i, 10 * i + 3)))) for i in range(5)]
         taken = pool.take(np.array([slots[4] + 2, slots[0] + 1]))
         expected = make([42, 1])
         assert type(taken) is type(expected)
         assert (taken == expected).all()
+
+    @pytest.mark.parametrize("kind", ["tensor", "array"])
+    def test_a_pool_shows_compiled_loops_the_numbers_of_its_slots(self, kind):
+        def make(first: float):
+            array = np.full((2, 3, 2), first, np.float32) + np.arange(2, dtype=np.float32)[:, None, None]
+            return torch.from_numpy(array) if kind == "tensor" else array
+
+        pool = LatentPool(make(0.0), 1)
+        for first in (2.0, 4.0):
+            pool.add(make(first))
+        assert pool.numbers.shape[1] == 6
+        assert (pool.numbers[: pool.used] == np.arange(6.0)[:, None]).all()
+        restored = pool.latents(pool.numbers[[3, 2]])
+        assert type(restored) is type(make(0.0))
+        assert (restored == make(2.0)[[1, 0]]).all()
+        assert not LatentPool(np.array(["state"], object), 1).numbers.size
 
     def test_rows_that_are_not_finite_are_found(self):
         array = np.zeros((3, 2, 2))
@@ -225,7 +242,7 @@ class TestTree:
         latents = torch.tensor([[1.5], [2.5], [-3.0]], dtype=torch.bfloat16)
         pool = LatentPool(latents, 1)
         pool.add(latents[:1])
-        assert pool.add(latents.requires_grad_()) == 1
-        taken = pool.take(np.array([3, 0]))
+        assert pool.add(latents.requires_grad_()) == 4
+        taken = pool.take(np.array([6, 3]))
         assert taken.dtype == torch.bfloat16
         assert taken.flatten().tolist() == [-3.0, 1.5]
