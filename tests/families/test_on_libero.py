@@ -18,9 +18,7 @@ def environment():
     pytest.importorskip("libero", reason="LIBERO is not installed")
     from forethought.experiments.benchmarks.libero import LiberoBenchmark
 
-    benchmark = LiberoBenchmark(
-        suite="libero_object", cameras=["eye_in_hand_rgb"], camera_size=64, stepping="fast"
-    )
+    benchmark = LiberoBenchmark(suite="libero_object", camera_size=64, stepping="fast", mesh_faces=2000)
     made = benchmark.make(0)
     yield made
     made.close()
@@ -84,6 +82,7 @@ def drive_pi(policy: Any, environment: Any) -> np.ndarray:
     for _ in range(DECISIONS):
         seen = environment.observe()
         element = {
+            "observation/image": seen.images["agentview_rgb"][0],
             "observation/wrist_image": seen.images["eye_in_hand_rgb"][0],
             "observation/state": seen.proprioception[0],
             "prompt": seen.instruction[0],
