@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from ...interfaces import ForethoughtError
+from ...wrappers.models import SHIPPED
 from .arms import Arm, OptionLoader, arm_key, compose_arms
 from .fingerprint import with_weights
 from .live import LiveDisplay
@@ -227,9 +229,12 @@ def _versions() -> dict[str, str]:
 
 
 def shareable(words: Sequence[str]) -> list[str]:
-    """A command line without where its results went and without this machine's folders."""
+    """A command line without where its results went and without this machine's folders: shipped weights go
+    by their names, also within a value."""
+    shipped = re.compile(re.escape(str(SHIPPED)) + r"/([\w-]+)")
     split = [word.partition("=") for word in words if not word.startswith("out=")]
-    return [name + sign + _without_machine(value) for name, sign, value in split]
+    named = ((name, sign, shipped.sub(r"${checkpoint:\1}", value)) for name, sign, value in split)
+    return [name + sign + _without_machine(value) for name, sign, value in named]
 
 
 def _without_machine(settings: Any) -> Any:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from forethought.experiments.evaluation.evaluate import shareable
+from forethought.wrappers.models import SHIPPED
 
 
 def test_arms_replace_groups_by_option_by_value_and_by_both(tmp_path):
@@ -37,6 +38,14 @@ def test_arms_replace_groups_by_option_by_value_and_by_both(tmp_path):
 def test_a_stored_command_knows_nothing_of_the_machine():
     words = ["forethought", "eval", "models=/home/me/runs/mine", "out=/scratch/there", "seed=3"]
     assert shareable(words) == ["forethought", "eval", "models=mine", "seed=3"]
+
+
+def test_shipped_weights_go_by_name_also_within_a_value():
+    folder = SHIPPED / "libero_object_images"
+    word = f'++arms.other={{reward: {{folder: {folder}}}, memory: {{folder: "{folder}"}}}}'
+    name = "${checkpoint:libero_object_images}"
+    expected = f'++arms.other={{reward: {{folder: {name}}}, memory: {{folder: "{name}"}}}}'
+    assert shareable([word]) == [expected]
 
 
 def test_summary_says_how_it_came_about(tmp_path):
