@@ -123,8 +123,9 @@ def encode_episodes(
     weight = torch.ones(len(data.step))
     ways = frames[:, first] * encoder.std[first] + encoder.mean[first]
     weight[data.frame_state] = near_weight(ways)
-    told = None if afterwards is None else frames.clone()
-    if told is not None and afterwards is not None:
+    told = None
+    if afterwards is not None:
+        told = frames.clone()
         numbers, known = map(torch.from_numpy, afterwards.told(data.frame_state))
         place = slice(first.start, first.start + HINDSIGHT_FEATURES)
         numbers = (numbers - encoder.mean[place]) / encoder.std[place]
