@@ -2,8 +2,9 @@
 
 Stages, each skipped when its result is already in the folder: encoder, chunk-jump dynamics, one value per
 label scheme, on request a value of chunks, retrieval memory. With ``privileged_supervision`` the simulator's
-object poses supervise the encoder and the dynamics *in training*; without, hindsight and the outcomes do
-(``hindsight``, ``self_supervised``). At test time all of it reads images, proprioception and the instruction.
+object poses supervise the encoder and the dynamics *in training* (``poses``); ``in_hindsight``, and always
+without, what the episodes tell afterwards and the outcomes do (``hindsight``, ``self_supervised``). At test
+time all of it reads images, proprioception and the instruction.
 """
 
 from __future__ import annotations
@@ -17,8 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from ...interfaces import ForethoughtError
 from ...reward.calibration import METHODS
@@ -27,16 +27,13 @@ from ...reward.chunk_value import ChunkValue
 from ...reward.schemes import find_scheme
 from ...reward.schemes.outcome import DISCOUNTED
 from ...reward.value import ValueEnsemble, ValueModel
-from ...text import text_features
 from ...weights import shrink
 from ...world_models.dynamics import ChunkDynamics
 from ...world_models.encoder import (
     CONTEXT_SIZE,
-    PRIVILEGED_FEATURES,
     PROPRIOCEPTION_FEATURES,
     ObservationEncoder,
     proprioception_features,
-    random_shift,
 )
 from ...world_models.latent import FILE as WORLD_MODEL_FILE
 from ...world_models.latent import LatentWorldModel
@@ -46,16 +43,12 @@ from ...world_models.retrieval import RetrievalMemory
 from ..evaluation.plan import parse_indices
 from .dataset import EpisodeSet, load_episodes
 from .disagreement import calibrate_disagreement
-from .hindsight import HINDSIGHT_FEATURES, hindsight
-from .loop import Loss, fit, mixed_precision
+from .hindsight import hindsight
+from .layout import Layout
+from .loop import Loss, fit
+from .poses import pose_loss, standardise_poses
 from .self_supervised import JointModel, joint_loss, standardise_ways
-from .transitions import (
-    Encoded,
-    TransitionSampler,
-    encode_episodes,
-    near_weight,
-    physical_states,
-)
+from .transitions import Encoded, TransitionSampler, encode_episodes
 from .values import ValueData, calibrate, chunk_value_loss, misread_frames, value_loss
 
 
@@ -68,6 +61,7 @@ def train(
     backbone: str | None = None,
     horizon: int = 8,
     privileged_supervision: bool = True,
+    in_hindsight: bool | None = None,
     features: int = 32,
     held_width: float = 0.0028,
     discount: float = 0.99,
@@ -99,10 +93,13 @@ def train(
             on this machine) whose patch tokens it sees; None: convolutions learned from scratch.
         horizon: Chunk length H, control steps.
         privileged_supervision: Whether simulator state supervises training.
-        features: Size of the learned latent without privileged supervision (with it: the poses' 18 numbers),
-            the 7 numbers known in hindsight included.
-        held_width: Without privileged supervision: fingers that stay this far apart after a command to close
-            hold something, metres. See ``hindsight``.
+        in_hindsight: Whether what episodes tell afterwards supervises it, beside the poses if these do; None:
+            only without privileged supervision. The latent of poses alone is exact in simulator states, which
+            the simulator as world model needs.
+        features: Size of the learned latent in hindsight: 7 numbers are told, 18 are poses with privileged
+            supervision, the others are free. With poses alone it is 18.
+        held_width: In hindsight: fingers that stay this far apart after a command to close hold something,
+            metres. See ``hindsight``.
         discount: γ of the value, per control step.
         schemes: Of ``reward/schemes``, by name or as ``{name: {option: value}}``; the first is the default
             value, the others get a file each.
@@ -150,31 +147,30 @@ def train(
             "these have none. "
             "Collect with `forethought collect`, or set privileged_supervision=false."
         )
+    layout = Layout.choose(
+        not privileged_supervision if in_hindsight is None else in_hindsight, privileged_supervision, features
+    )
     torch.manual_seed(seed)
     stage = _Stages(folder / "stages", seed)
+    encoder = ObservationEncoder(cameras, image_size, layout.features, backbone, places=layout.in_hindsight)
+    data = _seen(encoder, data)
+    _standardise_body(encoder, data)
+    if layout.poses is not None:
+        standardise_poses(encoder, data, layout.poses)
+    _start_from(encoder, encoder_from)
     afterwards = None
-    if privileged_supervision:
-        encoder = ObservationEncoder(cameras, image_size, PRIVILEGED_FEATURES, backbone)
-        data = _seen(encoder, data)
-        _standardise(encoder, data, poses=True)
-        _start_from(encoder, encoder_from)
-        stage.run("encoder", encoder, _pose_loss(data, encoder, encoder_batch, shift), encoder_steps, 1e-3)
-    else:
-        if features < HINDSIGHT_FEATURES:
-            raise ForethoughtError(
-                f"features={features}: {HINDSIGHT_FEATURES} numbers of a latent are known in hindsight; "
-                "give it at least as many."
-            )
-        encoder = ObservationEncoder(cameras, image_size, features, backbone, places=True)
-        data = _seen(encoder, data)
-        _standardise(encoder, data, poses=False)
-        _start_from(encoder, encoder_from)
+    if layout.in_hindsight:
         afterwards = hindsight(data, held_width, ACTION_SPEC.gripper[0])
-        standardise_ways(encoder, data, afterwards)
-        joint = JointModel(encoder, horizon, data.actions.shape[1])
-        loss = joint_loss(data, afterwards, horizon, encoder_batch, discount)
-        stage.run("encoder", joint, loss, encoder_steps, 1e-3)
-    encoded = encode_episodes(encoder, data, privileged_supervision, afterwards)
+        standardise_ways(encoder, data, layout, afterwards)
+        learner: nn.Module = JointModel(encoder, horizon, data.actions.shape[1])
+        loss = joint_loss(
+            data, encoder, layout, afterwards, horizon=horizon, batch=encoder_batch, discount=discount
+        )
+    else:
+        assert layout.poses is not None
+        learner, loss = encoder, pose_loss(data, encoder, layout.poses, encoder_batch, shift)
+    stage.run("encoder", learner, loss, encoder_steps, 1e-3)
+    encoded = encode_episodes(encoder, data, layout, afterwards)
     size = encoder.latent_size + CONTEXT_SIZE
     dynamics = ChunkDynamics(size, CONTEXT_SIZE, horizon, data.actions.shape[1], members)
     sample = TransitionSampler(data, encoded, horizon, batch, members)
@@ -291,15 +287,10 @@ def _seen(encoder: ObservationEncoder, data: EpisodeSet) -> EpisodeSet:
     return replace(data, images=images)
 
 
-def _standardise(encoder: ObservationEncoder, data: EpisodeSet, poses: bool) -> None:
+def _standardise_body(encoder: ObservationEncoder, data: EpisodeSet) -> None:
     body = proprioception_features(torch.from_numpy(data.proprioception))
     encoder.mean[:PROPRIOCEPTION_FEATURES] = body.mean(0)
     encoder.std[:PROPRIOCEPTION_FEATURES] = body.std(0).clamp_min(5e-3)
-    if poses:
-        objects = physical_states(data)[:, PROPRIOCEPTION_FEATURES:]
-        floor = torch.tensor([0.02] * 3 + [0.2] * 6).repeat(2)
-        encoder.mean[PROPRIOCEPTION_FEATURES:] = objects.mean(0)
-        encoder.std[PROPRIOCEPTION_FEATURES:] = torch.maximum(objects.std(0), floor)
 
 
 def _start_from(encoder: ObservationEncoder, folder: str | None) -> None:
@@ -318,30 +309,6 @@ def _start_from(encoder: ObservationEncoder, folder: str | None) -> None:
             "its cameras and image_size, or from scratch with encoder_from=null."
         )
     encoder.load_state_dict(taken, strict=False)
-
-
-def _pose_loss(data: EpisodeSet, encoder: ObservationEncoder, batch: int, shift: int) -> Loss:
-    physical = physical_states(data)[torch.from_numpy(data.frame_state)]
-    target = encoder.standardise(physical)[:, PROPRIOCEPTION_FEATURES:]
-    weight = near_weight(physical[:, PROPRIOCEPTION_FEATURES : PROPRIOCEPTION_FEATURES + 3])
-    column = torch.tensor(([3.0] * 3 + [0.5] * 6) * 2)
-    body = torch.from_numpy(data.proprioception[data.frame_state])
-    words = text_features(data.instructions)[data.instruction[data.episode[data.frame_state]]]
-    images = {name: torch.from_numpy(image) for name, image in data.images.items()}
-
-    def loss(module: nn.Module, generator: torch.Generator) -> Tensor:
-        pick = torch.randint(len(target), (batch,), generator=generator)
-        seen = {name: image[pick] for name, image in images.items()}
-        if shift:
-            seen = {name: random_shift(image, generator, shift) for name, image in seen.items()}
-        with mixed_precision():
-            latent = module(seen, body[pick], words[pick])
-        error = F.smooth_l1_loss(
-            latent[:, PROPRIOCEPTION_FEATURES:].float(), target[pick], beta=0.05, reduction="none"
-        )
-        return (error * column * weight[pick, None]).mean()
-
-    return loss
 
 
 def _scale_steps(dynamics: ChunkDynamics, sample: TransitionSampler) -> None:

@@ -1,11 +1,11 @@
-"""A latent learned from images and outcomes alone: encoder, one-member dynamics and value trained together.
+"""A latent learned from images and outcomes: encoder, one-member dynamics and value trained together.
 
 Its first numbers are the ways to the next grasp and to the end of the task, which successful episodes tell in
 hindsight; in the others these places at least stay where they are. The next says whether something is held.
-For the other numbers the encoder must make the next latent predictable (joint embedding prediction), tell
-how the episode ends (value), and know which chunk led from one latent to the next (inverse dynamics). A
-Gaussian sketch of them (after SIGReg, Balestriero and LeCun 2025, arXiv 2511.08544) keeps them from
-collapsing.
+With privileged supervision the poses of two objects follow. For the other numbers the encoder must make the
+next latent predictable (joint embedding prediction), tell how the episode ends (value), and know which chunk
+led from one latent to the next (inverse dynamics). A Gaussian sketch of them (after SIGReg, Balestriero and
+LeCun 2025, arXiv 2511.08544) keeps them from collapsing.
 """
 
 from __future__ import annotations
@@ -17,15 +17,12 @@ from torch import Tensor, nn
 
 from ...text import text_features
 from ...world_models.dynamics import ChunkDynamics
-from ...world_models.encoder import PROPRIOCEPTION_FEATURES, WAY_FEATURES, ObservationEncoder
+from ...world_models.encoder import ObservationEncoder
 from .dataset import EpisodeSet
 from .hindsight import Hindsight
+from .layout import Layout, near_weight
 from .loop import Loss, mixed_precision
-from .transitions import near_weight
-
-WAYS = slice(PROPRIOCEPTION_FEATURES, PROPRIOCEPTION_FEATURES + WAY_FEATURES)
-HELD = WAYS.stop
-"""The numbers of a latent that hindsight supervises: ways, and whether something is held."""
+from .poses import pose_error
 
 
 class JointModel(nn.Module):
@@ -53,9 +50,11 @@ def gaussian_sketch(latent: Tensor, generator: torch.Generator, directions: int 
     return (gap * normal).mean()
 
 
-def standardise_ways(encoder: ObservationEncoder, data: EpisodeSet, afterwards: Hindsight) -> None:
+def standardise_ways(
+    encoder: ObservationEncoder, data: EpisodeSet, layout: Layout, afterwards: Hindsight
+) -> None:
     """Gives the encoder the scales of the ways and of the places that they lead to."""
-    for column, place in enumerate(range(WAYS.start, WAYS.stop)):
+    for column, place in enumerate(range(layout.ways.start, layout.ways.stop)):
         rows = np.flatnonzero(afterwards.known[:, column])
         way = afterwards.way[rows, column]
         where = data.proprioception[rows, column % 3] + way
@@ -75,8 +74,17 @@ def place_drift(way: Tensor, gripper: Tensor, scale: Tensor) -> Tensor:
     return way[1] - way[0] + (gripper[1] - gripper[0]).repeat(1, 2) / scale
 
 
-def joint_loss(data: EpisodeSet, afterwards: Hindsight, horizon: int, batch: int, discount: float) -> Loss:
-    """Loss of a ``JointModel`` on pairs of frames one chunk apart.
+def joint_loss(
+    data: EpisodeSet,
+    encoder: ObservationEncoder,
+    layout: Layout,
+    afterwards: Hindsight,
+    *,
+    horizon: int,
+    batch: int,
+    discount: float,
+) -> Loss:
+    """Loss of a ``JointModel`` around ``encoder`` on pairs of frames one chunk apart.
 
     Where nothing is told, in episodes that failed, places are at least the same in both frames: that of the
     grasp while nothing is held, that of the end always.
@@ -99,6 +107,7 @@ def joint_loss(data: EpisodeSet, afterwards: Hindsight, horizon: int, batch: int
     held = torch.from_numpy(afterwards.held[data.frame_state].astype(np.float32))
     sure = torch.from_numpy(afterwards.sure[data.frame_state].astype(np.float32))
     empty = (held == 0) & (sure > 0)
+    posed = None if layout.poses is None else pose_error(encoder, data, layout.poses)
 
     def loss(module: nn.Module, generator: torch.Generator) -> Tensor:
         assert isinstance(module, JointModel)
@@ -116,20 +125,21 @@ def joint_loss(data: EpisodeSet, afterwards: Hindsight, horizon: int, batch: int
         outcome = F.binary_cross_entropy_with_logits(module.value(latent).squeeze(-1), label[both])
         imagined = F.binary_cross_entropy_with_logits(module.value(predicted).squeeze(-1), label[following])
         inverse = F.mse_loss(module.inverse(torch.cat([now, then], dim=-1)), chunks[rows].flatten(1))
-        sketch = gaussian_sketch(latent[:, HELD + 1 :], generator)
+        sketch = gaussian_sketch(latent[:, layout.free], generator)
         told = F.smooth_l1_loss(
-            latent[:, WAYS], way[both] / module.encoder.std[WAYS], beta=0.05, reduction="none"
+            latent[:, layout.ways], way[both] / module.encoder.std[layout.ways], beta=0.05, reduction="none"
         )
         told = (told * known[both]).mean()
-        holds = latent[:, HELD].clamp(1e-4, 1 - 1e-4)
+        holds = latent[:, layout.held].clamp(1e-4, 1 - 1e-4)
         told = told + (F.binary_cross_entropy(holds, held[both], reduction="none") * sure[both]).mean()
         pair = both.reshape(2, -1)
         drift = place_drift(
-            latent[:, WAYS].unflatten(0, (2, -1)), body[pair][..., :3], module.encoder.std[WAYS]
+            latent[:, layout.ways].unflatten(0, (2, -1)), body[pair][..., :3], module.encoder.std[layout.ways]
         )
         resting = empty[pair].all(0)[:, None] | (column == 1.0)
         steady = F.smooth_l1_loss(drift, torch.zeros_like(drift), beta=0.05, reduction="none")
         steady = (steady * resting).mean()
-        return prediction + outcome + imagined + 0.3 * inverse + 5 * sketch + told + steady
+        known_poses = torch.zeros(()) if posed is None else posed(latent, both)
+        return prediction + outcome + imagined + 0.3 * inverse + 5 * sketch + told + steady + known_poses
 
     return loss

@@ -10,17 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...text import text_features
-from ...world_models.encoder import (
-    CONTEXT_SIZE,
-    PROPRIOCEPTION_FEATURES,
-    ObservationEncoder,
-    instruction_context,
-    privileged_features,
-    proprioception_features,
-)
+from ...world_models.encoder import CONTEXT_SIZE, ObservationEncoder, instruction_context
 from .dataset import EpisodeSet
-from .hindsight import HINDSIGHT_FEATURES, Hindsight
+from .hindsight import Hindsight
+from .layout import Layout, near_weight, physical_states
 from .loop import mixed_precision
+from .poses import pose_targets
 
 BOOTSTRAP = 0.7
 """Share of the episodes that each ensemble member sees."""
@@ -36,60 +31,21 @@ class Encoded:
     Attributes:
         frames: Estimated from the images, ``float32 [F, D]``.
         states: From the simulator's state, ``float32 [S, D]``, or None without privileged supervision.
-        told: ``frames`` with what hindsight tells in place of what was estimated, ``float32 [F, D]``; None:
-            nothing is told.
+        told: ``frames`` with what is known in place of what was estimated, ``float32 [F, D]``; None:
+            nothing is.
+        starts: Whether chains may start at ``told`` too: it says where the objects were.
         weight: Of each state in the loss of the dynamics, ``float32 [S]``, see ``near_weight``; None: one.
-        columns: Weight of each number that changes in that loss, see ``column_weights``; None: one.
+        columns: Weight of each number that changes in that loss, see ``Layout``; None: one.
         keys: Weight of each number in the distances of the retrieval memory, ``float32 [D]``; None: one.
     """
 
     frames: Tensor
     states: Tensor | None = None
     told: Tensor | None = None
+    starts: bool = False
     weight: Tensor | None = None
     columns: Tensor | None = None
     keys: np.ndarray | None = None
-
-
-def physical_states(data: EpisodeSet) -> Tensor:
-    """Proprioception and object features of every state in physical units, ``[S, 29]``."""
-    assert data.privileged is not None
-    body = torch.from_numpy(data.proprioception)
-    objects = privileged_features(body, torch.from_numpy(data.privileged))
-    return torch.cat([proprioception_features(body), objects], dim=-1)
-
-
-def near_weight(way: Tensor) -> Tensor:
-    """Weight of a state by the way from the gripper to the first object, metres ``[..., 3]``: up to 4 within
-    centimetres, where precision decides."""
-    return 1 + 3 * torch.exp(-((way.norm(dim=-1) / 0.08) ** 2))
-
-
-def column_weights(size: int, privileged: bool) -> Tensor:
-    """Weight of each number of a latent in the loss of the dynamics: what decides a grasp first.
-
-    Args:
-        size: Numbers of a latent that change.
-        privileged: Whether they are poses; else what hindsight tells, and free numbers.
-    """
-    body = [2.0] * 3 + [0.3] * 6 + [2.0] * 2 + [4.0] * 3
-    if privileged:
-        return torch.tensor(body + [0.3] * 6 + [1.0] * 3 + [0.1] * 6)
-    return torch.tensor(body + [1.0] * 3 + [2.0] + [0.3] * (size - len(body) - 4))
-
-
-def key_weights(size: int, privileged: bool) -> np.ndarray:
-    """Weight of each number of a latent in the distances of the retrieval memory, ``float32 [size]``."""
-    weights = np.ones(size, np.float32)
-    weights[3:9] = 0.5  # rotation of the gripper
-    weights[9:11] = 1.5  # fingers
-    weights[11:14] = 3.0  # way to the first object
-    if privileged:
-        weights[14:20] = 0.3
-        weights[23:29] = 0.1
-    else:
-        weights[18:-CONTEXT_SIZE] = 0.3
-    return weights
 
 
 @torch.inference_mode()
@@ -107,39 +63,41 @@ def encode_frames(encoder: ObservationEncoder, data: EpisodeSet, instruction: np
 
 @torch.no_grad()
 def encode_episodes(
-    encoder: ObservationEncoder, data: EpisodeSet, privileged: bool, afterwards: Hindsight | None = None
+    encoder: ObservationEncoder, data: EpisodeSet, layout: Layout, afterwards: Hindsight | None = None
 ) -> Encoded:
-    """Latents of every frame and, with ``privileged``, of every state; else with what is known afterwards."""
+    """Latents of every frame, with what is known afterwards; of every state where poses are all they say."""
     frames = encode_frames(encoder, data, data.instruction[data.episode[data.frame_state]])
-    context = instruction_context(text_features(data.instructions))[data.instruction[data.episode]]
-    first = slice(PROPRIOCEPTION_FEATURES, PROPRIOCEPTION_FEATURES + 3)
-    columns = column_weights(encoder.latent_size, privileged)
-    keys = key_weights(frames.shape[1], privileged)
-    if privileged:
+    columns, keys = layout.column_weights(), layout.key_weights()
+    first = layout.first
+    if layout.exact:
+        context = instruction_context(text_features(data.instructions))[data.instruction[data.episode]]
         physical = physical_states(data)
         states = torch.cat([encoder.standardise(physical), context], dim=-1)
-        weight = near_weight(physical[:, first])
-        return Encoded(frames, states.clone(), weight=weight, columns=columns, keys=keys)
+        return Encoded(
+            frames, states.clone(), weight=near_weight(physical[:, first]), columns=columns, keys=keys
+        )
     weight = torch.ones(len(data.step))
     ways = frames[:, first] * encoder.std[first] + encoder.mean[first]
     weight[data.frame_state] = near_weight(ways)
-    told = None
+    told = frames.clone()
     if afterwards is not None:
-        told = frames.clone()
         numbers, known = map(torch.from_numpy, afterwards.told(data.frame_state))
-        place = slice(first.start, first.start + HINDSIGHT_FEATURES)
-        numbers = (numbers - encoder.mean[place]) / encoder.std[place]
-        told[:, place] = torch.where(known, numbers, frames[:, place])
-    return Encoded(frames, told=told, weight=weight, columns=columns, keys=keys)
+        numbers = (numbers - encoder.mean[layout.hindsight]) / encoder.std[layout.hindsight]
+        told[:, layout.hindsight] = torch.where(known, numbers, frames[:, layout.hindsight])
+    if layout.poses is not None:
+        told[:, layout.poses] = pose_targets(encoder, data, layout.poses)
+    return Encoded(
+        frames, told=told, starts=layout.poses is not None, weight=weight, columns=columns, keys=keys
+    )
 
 
 class TransitionSampler:
     """Draws chains of jumps, ``[E, batch]`` of them; each member sees its own share of the episodes.
 
     Half of the chains start at the latent that the encoder estimated from images, so that the model learns
-    to live with its errors. With privileged supervision the other half starts at exact states, and all
-    targets are exact; without, starts are the estimates at frames, and so are targets but for what hindsight
-    tells: where the object was is better known afterwards than seen.
+    to live with its errors. Where simulator states are all that a latent says the other half starts at exact
+    ones, and all targets are exact. Else starts and targets are at frames: targets are the estimates but for
+    what is known, by hindsight or from the simulator, and so are half of the starts where the simulator told.
 
     Args:
         data: Episodes.
@@ -192,13 +150,17 @@ class TransitionSampler:
         seen = np.stack([_pick(pool, half, generator) for pool in self.frames])
         other = np.stack([_pick(pool, self.batch - half, generator) for pool in self.states])
         first = self.encoded.frames[self.frame_of[seen]]
-        if self.encoded.states is None:
-            second = self.encoded.frames[self.frame_of[other]]
-        else:
+        if self.encoded.states is not None:
             second = self.encoded.states[other].clone()
-            second[..., :-CONTEXT_SIZE] += JITTER * torch.randn(
-                (*other.shape, second.shape[-1] - CONTEXT_SIZE), generator=generator
+        elif self.encoded.starts and self.encoded.told is not None:
+            second = self.encoded.told[self.frame_of[other]]
+        else:
+            return torch.cat([first, self.encoded.frames[self.frame_of[other]]], dim=1), np.concatenate(
+                [seen, other], axis=1
             )
+        second[..., :-CONTEXT_SIZE] += JITTER * torch.randn(
+            (*other.shape, second.shape[-1] - CONTEXT_SIZE), generator=generator
+        )
         return torch.cat([first, second], dim=1), np.concatenate([seen, other], axis=1)
 
     def target(self, state: np.ndarray) -> tuple[Tensor, Tensor]:

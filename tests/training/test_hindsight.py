@@ -10,17 +10,20 @@ import torch
 
 from forethought.experiments.training.dataset import EpisodeSet
 from forethought.experiments.training.hindsight import HINDSIGHT_FEATURES, hindsight
+from forethought.experiments.training.layout import Layout, physical_states
+from forethought.experiments.training.poses import standardise_poses
 from forethought.experiments.training.self_supervised import (
-    HELD,
-    WAYS,
     JointModel,
     joint_loss,
     place_drift,
     standardise_ways,
 )
 from forethought.experiments.training.transitions import TransitionSampler, encode_episodes
-from forethought.world_models.encoder import ObservationEncoder
+from forethought.interfaces import ForethoughtError
+from forethought.world_models.encoder import CONTEXT_SIZE, ObservationEncoder
 
+LAYOUT = Layout.choose(True, False, 9)
+WAYS, HELD = LAYOUT.ways, LAYOUT.held
 OPEN, CLOSE = -1.0, 1.0
 EMPTY, HELD_WIDTH, WIDE = 0.001, 0.03, 0.08
 
@@ -150,9 +153,9 @@ def test_jumps_lead_to_what_is_known_afterwards_and_start_from_what_was_seen():
     data = replace(data, images={"wrist": picture}, frame_state=every)
     encoder = ObservationEncoder(["wrist"], image_size=16, features=9, places=True)
     afterwards = told(data)
-    standardise_ways(encoder, data, afterwards)
+    standardise_ways(encoder, data, LAYOUT, afterwards)
     encoder.std[WAYS] = 0.5
-    encoded = encode_episodes(encoder, data, False, afterwards)
+    encoded = encode_episodes(encoder, data, LAYOUT, afterwards)
     won = len(REACH + GRASP) + 1
     target, known = TransitionSampler(data, encoded, 4, 8, 1).target(every)
     assert known.all()
@@ -164,6 +167,68 @@ def test_jumps_lead_to_what_is_known_afterwards_and_start_from_what_was_seen():
     assert (target[:, rest] == encoded.frames[:, rest]).all()
     start, state = TransitionSampler(data, encoded, 4, 8, 1).draw(torch.Generator().manual_seed(0))
     assert (start[0] == encoded.frames[state[0]]).all()
+
+
+def test_poses_beside_what_hindsight_tells_are_targets_and_starts():
+    data = played((True, REACH + GRASP), (False, REACH + GRASP))
+    every = np.arange(len(data.step))
+    generator = np.random.default_rng(0)
+    picture = generator.integers(0, 255, (len(every), 16, 16, 3), dtype=np.uint8)
+    objects = generator.normal(size=(len(every), 18)).astype(np.float32)
+    data = replace(data, images={"wrist": picture}, frame_state=every, privileged=objects)
+    layout = Layout.choose(True, True, 27)
+    assert layout.poses == slice(18, 36) and layout.free == slice(36, 38)
+    encoder = ObservationEncoder(["wrist"], image_size=16, features=27, places=True)
+    afterwards = told(data)
+    standardise_ways(encoder, data, layout, afterwards)
+    standardise_poses(encoder, data, layout.poses)
+    encoded = encode_episodes(encoder, data, layout, afterwards)
+    sample = TransitionSampler(data, encoded, 4, 256, 1)
+    target, known = sample.target(every)
+    assert known.all()
+    expected = physical_states(data)[:, 11:]
+    expected = (expected - expected.mean(0)) / expected.std(0)
+    torch.testing.assert_close(target[:, layout.poses], expected)
+    won = len(REACH + GRASP) + 1
+    assert (target[won:, layout.ways] == encoded.frames[won:, layout.ways]).all()
+    start, state = sample.draw(torch.Generator().manual_seed(0))
+    assert (start[0, :128] == encoded.frames[state[0, :128]]).all()
+    error = (start[0, 128:] - target[state[0, 128:]])[:, :38]
+    assert 0.015 < float(error.std()) < 0.025
+
+
+@pytest.mark.parametrize("with_poses", [False, True])
+def test_the_loss_sees_poses_where_they_are_part_of_the_latent(with_poses):
+    data = played((True, REACH + GRASP), (False, REACH + GRASP))
+    every = np.arange(len(data.step))
+    black = np.zeros((len(every), 16, 16, 3), np.uint8)
+    objects = np.random.default_rng(0).normal(size=(len(every), 18)).astype(np.float32)
+    afterwards = told(replace(data, images={"wrist": black}, frame_state=every))
+    layout = Layout.choose(True, with_poses, 27)
+    losses = []
+    for privileged in (objects, objects[::-1].copy()):
+        seen = replace(data, images={"wrist": black}, frame_state=every, privileged=privileged)
+        torch.manual_seed(0)
+        encoder = ObservationEncoder(["wrist"], image_size=16, features=27, places=True)
+        if layout.poses is not None:
+            standardise_poses(encoder, seen, layout.poses)
+        loss = joint_loss(seen, encoder, layout, afterwards, horizon=4, batch=64, discount=0.9)
+        with torch.no_grad():
+            losses.append(float(loss(JointModel(encoder, 4, 7), torch.Generator().manual_seed(0))))
+    assert (losses[0] != losses[1]) == with_poses
+
+
+def test_a_layout_without_supervision_or_too_small_is_refused():
+    with pytest.raises(ForethoughtError, match="nothing to say"):
+        Layout.choose(False, False, 32)
+    with pytest.raises(ForethoughtError, match="at least 25"):
+        Layout.choose(True, True, 24)
+    alone = Layout.choose(False, True, 32)
+    assert alone.exact and alone.features == 18 and alone.hindsight == slice(11, 11)
+    for layout in (alone, LAYOUT, Layout.choose(True, True, 32)):
+        assert len(layout.column_weights()) == layout.size
+        assert len(layout.key_weights()) == layout.size + CONTEXT_SIZE
+        assert (layout.key_weights()[layout.first] == 3).all()
 
 
 def test_places_stay_where_they_are_while_the_gripper_moves():
@@ -212,7 +277,7 @@ def test_an_empty_gripper_that_takes_places_along_is_wrong_even_where_nothing_is
         for parameter in model.parameters():  # ways that never change, whatever the gripper does
             parameter.data.zero_()
         encoder.head[-1].bias.data[6] = 0.5  # held or not: equally wrong
-        loss = joint_loss(data, afterwards, 1, 512, 0.9)
+        loss = joint_loss(data, encoder, LAYOUT, afterwards, horizon=1, batch=512, discount=0.9)
         losses.append(float(loss(model, torch.Generator().manual_seed(0)).detach()))
     # One of the six numbers moves by 1 cm, which is one latent unit, in 10 of 13 pairs of frames.
     assert losses[0] - losses[1] == pytest.approx((1 - 0.025) / 6 * 10 / 13, abs=0.03)
