@@ -81,6 +81,11 @@ class LatentWorldModel:
         """``[B, D]`` to ``[B, E, D]``, every member starting from the same point."""
         return latent.unsqueeze(1).expand(-1, self.dynamics.members, -1).contiguous()
 
+    @property
+    def reads_states(self) -> bool:
+        """Whether a simulator state says all that a latent holds, see ``embed_state``."""
+        return self.privileged_supervision and not self.encoder.places
+
     @torch.inference_mode()
     def embed_state(
         self, proprioception: np.ndarray, privileged: np.ndarray, instruction: Sequence[str]
@@ -97,8 +102,14 @@ class LatentWorldModel:
         if not self.privileged_supervision:
             raise ForethoughtError(
                 "Simulator states have no place in a latent learned from images alone. Use models "
-                "trained with "
-                "privileged_supervision=true, or let the simulator render and encode."
+                "trained with privileged_supervision=true, or let the encoder see the states: "
+                "world_model=simulator_seen."
+            )
+        if self.encoder.places:
+            raise ForethoughtError(
+                "This latent holds more than poses: what hindsight told it no simulator state says. Let the "
+                "encoder see the states, with world_model=simulator_seen, or train models with "
+                "in_hindsight=false."
             )
         body, state = torch.from_numpy(np.float32(proprioception)), torch.from_numpy(np.float32(privileged))
         features = torch.cat([proprioception_features(body), privileged_features(body, state)], dim=-1)
@@ -175,3 +186,10 @@ def load_state_embedding(
 ) -> Callable[[np.ndarray, np.ndarray, Sequence[str]], np.ndarray]:
     """``embed_state`` of the model in a folder, for the simulator as world model."""
     return load(folder).embed_state
+
+
+def load_eyes(folder: str | Path) -> Callable[[Observation], np.ndarray]:
+    """What the encoder in a folder sees of M observations, ``float32 [M, D]``: for the simulator as world
+    model whose states are looked at."""
+    model = load(folder)
+    return lambda observation: torch.as_tensor(model.encode(observation))[:, 0].numpy()

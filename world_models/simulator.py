@@ -19,6 +19,9 @@ Embed: TypeAlias = Callable[[np.ndarray, np.ndarray, Sequence[str]], np.ndarray]
 """From proprioception ``float32 [M, P]`` and privileged state ``float32 [M, S]`` to features ``float32 [M,
 D]``."""
 
+See: TypeAlias = Callable[[Observation], np.ndarray]
+"""From observations, B = M, to features ``float32 [M, D]``."""
+
 
 class Outcome(Protocol):
     """What carrying out a chunk tells."""
@@ -67,7 +70,7 @@ class SimulatorState:
         proprioception: ``float32 [P]``.
         privileged: ``float32 [S]``, true poses of the objects of interest.
         instruction: The task in words.
-        embedding: ``float32 [D]`` for a learned value, or None without an `Embed`.
+        embedding: ``float32 [D]`` for a learned value, or None without an `Embed` or a `See`.
         success: Whether the task is solved; such a state stays as it is under every chunk.
     """
 
@@ -77,6 +80,10 @@ class SimulatorState:
     instruction: str
     embedding: np.ndarray | None
     success: bool
+
+
+_Looked: TypeAlias = tuple[SimulatorState, Observation | None]
+"""A state, and what the cameras showed there where it has yet to be embedded."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +106,22 @@ class SimulatorWorldModel:
 
     Args:
         embed: Fills `SimulatorState.embedding`, so that a value learned on such features can score a state.
+        see: Fills it from what the cameras would show there, in place of ``embed``: dynamics without error,
+            seen by a learned encoder. Draws every imagined state.
+
+    Raises:
+        ForethoughtError: Both ``embed`` and ``see`` are given.
     """
 
     cost = ImaginationCost("simulator", wave=1)
 
-    def __init__(self, embed: Embed | None = None) -> None:
-        self._embed = embed
+    def __init__(self, embed: Embed | None = None, see: See | None = None) -> None:
+        if embed is not None and see is not None:
+            raise ForethoughtError(
+                "A simulator state has one embedding, and both embed and see were given. Set embed=null to "
+                "have states seen by cameras, or see=null to have them exact."
+            )
+        self._embed, self._see = embed, see
         self._simulator: Simulator | None = None
         self.statistics = SimulatorStatistics()
 
@@ -158,7 +175,7 @@ class SimulatorWorldModel:
         return Prediction(
             latent=self._states(after),
             disagreement=np.zeros(len(after), np.float32),
-            done=np.array([state.success for state in after], np.float32),
+            done=np.array([state.success for state, _ in after], np.float32),
         )
 
     def decode(self, latent: Latent) -> dict[str, np.ndarray]:
@@ -182,9 +199,9 @@ class SimulatorWorldModel:
             )
         return self._simulator
 
-    def _advance(self, simulator: Simulator, state: SimulatorState, chunk: np.ndarray) -> SimulatorState:
+    def _advance(self, simulator: Simulator, state: SimulatorState, chunk: np.ndarray) -> _Looked:
         if state.success:
-            return state
+            return state, None
         simulator.restore(state.snapshot)
         outcome = simulator.execute(chunk)
         self.statistics = SimulatorStatistics(
@@ -192,8 +209,8 @@ class SimulatorWorldModel:
         )
         return self._look(simulator, simulator.save(), state.instruction, outcome.success)
 
-    def _look(self, simulator: Simulator, snapshot: Any, instruction: str, success: bool) -> SimulatorState:
-        return SimulatorState(
+    def _look(self, simulator: Simulator, snapshot: Any, instruction: str, success: bool) -> _Looked:
+        state = SimulatorState(
             snapshot=snapshot,
             proprioception=simulator.proprioception(),
             privileged=simulator.privileged_state(),
@@ -201,9 +218,16 @@ class SimulatorWorldModel:
             embedding=None,
             success=bool(success),
         )
+        return state, None if self._see is None else simulator.observe()
 
-    def _states(self, states: list[SimulatorState]) -> np.ndarray:
+    def _states(self, looked: list[_Looked]) -> np.ndarray:
         """An object array ``[M]``, embedded in one call."""
+        states = [state for state, _ in looked]
+        new = [(row, seen) for row, (_, seen) in enumerate(looked) if seen is not None]
+        if self._see is not None and new:
+            features = self._see(Observation.stack([seen for _, seen in new]))
+            for (row, _), embedding in zip(new, np.asarray(features), strict=True):
+                states[row] = replace(states[row], embedding=embedding)
         if self._embed is not None and states:
             features = self._embed(
                 np.stack([state.proprioception for state in states]),

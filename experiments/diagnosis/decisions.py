@@ -301,7 +301,7 @@ def _worth(parts: Parts, latent: Latent, instruction: Sequence[str], trial: Tria
 def _exactly(environment: Any, parts: Parts, there: Observation, trial: Trial) -> float:
     """Value of the state that the simulator is in, past the encoder; NaN where the models cannot read it."""
     embed: Any = getattr(parts.world_model, "embed_state", None)
-    if embed is None or not getattr(parts.world_model, "privileged_supervision", False):
+    if embed is None or not getattr(parts.world_model, "reads_states", False):
         return float("nan")
     state: Any = embed(there.proprioception, environment.privileged_state()[None], there.instruction)
     particles: Any = getattr(parts.world_model, "particles", None)

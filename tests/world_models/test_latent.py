@@ -112,6 +112,23 @@ def test_simulator_states_need_a_pose_supervised_encoder():
         make_model(privileged=False).embed_state(np.zeros((1, 8)), np.zeros((1, 18)), ["soup"])
 
 
+def test_what_hindsight_told_no_simulator_state_says():
+    model = make_model()
+    assert model.reads_states
+    model.encoder.places = True
+    assert not model.reads_states
+    with pytest.raises(ForethoughtError, match="in_hindsight=false"):
+        model.embed_state(np.zeros((1, 8)), np.zeros((1, 18)), ["soup"])
+
+
+def test_the_eyes_of_a_folder_see_what_its_model_encodes(tmp_path):
+    model = make_model()
+    model.save(tmp_path, {})
+    seen = latent_model.load_eyes(tmp_path)(make_observation())
+    assert seen.shape == model.encode(make_observation())[:, 0].shape
+    np.testing.assert_array_equal(seen, latent_model.load(tmp_path).encode(make_observation())[:, 0])
+
+
 def test_embedded_state_is_standardised_physics():
     model = make_model()
     model.encoder.mean[11:14], model.encoder.std[11:14] = 0.1, 0.5

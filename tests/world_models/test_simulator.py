@@ -225,3 +225,26 @@ def test_states_can_be_looked_at_and_the_episode_does_not_notice():
     images = model.decode(after)["front"]
     assert images.shape == (2, 2, 2, 3) and images[:, 0, 0, 0].tolist() == [50, 25]
     assert line.x == 0.0
+
+
+def test_states_are_seen_in_one_call_a_batch_and_solved_ones_not_again():
+    line, batches = Line(), []
+
+    def see(observation: Observation) -> np.ndarray:
+        batches.append(observation.batch)
+        return observation.images["front"][:, 0, 0, :1].astype(np.float32)
+
+    model = SimulatorWorldModel(see=see)
+    model.attach(line)
+    line.observe = lambda: Observation(
+        {"front": np.full((1, 2, 2, 3), round(100 * line.x), np.uint8)}, np.zeros((1, 2)), ("go",)
+    )
+    start = model.encode(line.observe())
+    after = model.step(np.repeat(start, 2), np.array([[[0.5]], [[1.0]]], np.float32)).latent
+    assert [state.embedding.tolist() for state in after] == [[50.0], [100.0]]
+    again = model.step(after, np.array([[[0.25]], [[0.25]]], np.float32)).latent
+    assert [state.embedding.tolist() for state in again] == [[75.0], [100.0]]
+    assert batches == [1, 2, 1]
+    assert line.x == 0.0
+    with pytest.raises(ForethoughtError, match="both embed and see"):
+        SimulatorWorldModel(embed=lambda *_: np.zeros((1, 1)), see=see)
