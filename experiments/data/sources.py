@@ -132,6 +132,8 @@ class PolicySource:
         rotation_scale: Factor on the noise of rotation commands.
         random_chunk: Probability that a chunk is replaced by a random one.
         gripper_flip: Probability that a chunk's gripper command is inverted.
+        image_stride: Steps between frames, a divisor of the policy's chunk length, such as half of it: more
+            to learn from in an episode than what the policy acted on. None: a frame a chunk.
     """
 
     policy: Mapping[str, Any]
@@ -140,6 +142,7 @@ class PolicySource:
     rotation_scale: float = 0.4
     random_chunk: float = 0.02
     gripper_flip: float = 0.01
+    image_stride: int | None = None
     label: str = field(default="policy")
 
     def __post_init__(self) -> None:
@@ -158,6 +161,8 @@ class PolicySource:
             )
         for name in ("shared", "random_chunk", "gripper_flip"):
             _check_range(name, getattr(self, name), 0.0, 1.0)
+        if self.image_stride is not None:
+            _check_stride(self.image_stride)
 
     @property
     def name(self) -> str:
@@ -172,29 +177,43 @@ class PolicySource:
 class _PolicyActor:
     def __init__(self, source: PolicySource, policy: Any, spec: ActionSpec) -> None:
         self._source, self._policy, self._spec = source, policy, spec
+        horizon = int(policy.horizon)
+        self._stride = horizon if source.image_stride is None else source.image_stride
+        if horizon % self._stride:
+            raise ForethoughtError(
+                f"image_stride={self._stride} does not divide the policy's chunks of {horizon} steps: there "
+                "would be no frame where it decides. Choose a divisor, or null for a frame a chunk."
+            )
 
     @property
     def stride(self) -> int:
-        return self._policy.horizon
+        return self._stride
 
     def start(self, seed: int) -> float:
         self._generator = np.random.default_rng((seed, 1))
         self._level = float(self._generator.choice(self._source.noise_levels))
+        self._left = np.empty((0, self._spec.size), np.float32)
         if callable(reset := getattr(self._policy, "reset", None)):
             reset()
         return self._level
 
     def move(self, observation: Observation | None) -> Move:
+        if not len(self._left):
+            self._left = self._decide(observation)
+        now, self._left = self._left[: self._stride], self._left[self._stride :]
+        return Move(executed=now, recorded=now)
+
+    def _decide(self, observation: Observation | None) -> np.ndarray:
         if observation is None:
             raise ForethoughtError(
-                "a policy moves only where a frame was rendered; render every horizon steps."
+                "a policy moves only where a frame was rendered; render every stride steps."
             )
         seeds = self._generator.integers(0, 2**62, size=observation.batch)
         chunk = self._policy.propose(observation, 1, seeds).chunks[0, 0]
         executed = disturb(chunk, self._spec, self._source, self._level, self._generator)
         if callable(tell := getattr(self._policy, "executed", None)):
             tell(executed[None])
-        return Move(executed=executed, recorded=executed)
+        return executed
 
 
 def disturb(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -52,6 +53,23 @@ def test_a_policy_episode_holds_frames_at_chunk_boundaries_and_states_at_every_s
         expected = [*range(0, steps, 4), steps]
         assert episode.image_steps.tolist() == expected
         assert episode.images("agentview_rgb")[:, 0, 0, 0].tolist() == expected
+
+
+def test_more_frames_than_decisions_change_no_action(tmp_path: Path) -> None:
+    noisy = PolicySource({"_target_": "collecting_fakes.RightPolicy"}, random_chunk=0.3)
+    run(tmp_path / "chunks", noisy)
+    run(tmp_path / "halves", dataclasses.replace(noisy, image_stride=2))
+    pairs = zip(read_episodes(tmp_path / "chunks"), read_episodes(tmp_path / "halves"), strict=True)
+    for chunks, halves in pairs:
+        assert np.array_equal(chunks.executed_actions, halves.executed_actions)
+        assert halves.image_steps.tolist() == [*range(0, halves.steps, 2), halves.steps]
+        seen = halves.images("agentview_rgb")[:, 0, 0, 0]
+        assert seen.tolist() == halves.image_steps.tolist()
+
+
+def test_a_stride_that_misses_decisions_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ForethoughtError, match="image_stride=3 does not divide"):
+        run(tmp_path, dataclasses.replace(QUIET, image_stride=3))
 
 
 def test_failures_are_kept(tmp_path: Path) -> None:
@@ -264,6 +282,7 @@ def test_gripper_flips_and_random_chunks_come_as_often_as_asked() -> None:
         lambda: PolicySource({"_target_": "x"}, noise_levels=()),
         lambda: PolicySource({"_target_": "x"}, noise_levels=(-0.1,)),
         lambda: PolicySource({"_target_": "x"}, random_chunk=1.5),
+        lambda: PolicySource({"_target_": "x"}, image_stride=0),
         lambda: ExpertSource(noise=-1.0),
         lambda: ExpertSource(image_stride=0),
         lambda: ExpertSource(early_release=2.0),
