@@ -31,7 +31,7 @@ GIVEN_LATER = {
     "controller": {"policy", "planner"},
 }
 """Arguments that evaluation adds to what the config says."""
-SHORTHANDS = ["demo", "baselines", "compare", "ablations"]
+SHORTHANDS = ["demo", "pixels", "baselines", "compare", "ablations"]
 """Evaluations with settings of their own."""
 
 
