@@ -118,7 +118,7 @@ def train(
         batch: Samples a step of dynamics and value, each member its own.
         members: Ensemble size E.
         shift: Random image shift while the encoder trains, pixels.
-        memory_entries: At most so many chunks in the memory.
+        memory_entries: At most so many chunks in the memory, shared equally among the tasks.
         init_states: Only episodes that started there are learned from, such as ``0-21``: the others can then
             judge the result.
         eight_bits: Whether the files hold their matrices in 8 bits in place of 16, see ``weights.shrink``.
@@ -334,11 +334,23 @@ def build_memory(
         between = np.flatnonzero(inside & (data.step % horizon == horizon // 2))
         state = np.concatenate([state, between])
         keys = torch.cat([keys, encoded.states[between]])
-    pick = np.random.default_rng(seed).permutation(len(state))[:entries]
+    task = data.instruction[episode[state]]
+    pick = _equal_shares(task, entries, np.random.default_rng(seed))
     return RetrievalMemory(
         keys=keys[pick].numpy(),
         chunks=data.chunks(state[pick], horizon),
-        task=data.instruction[episode[state[pick]]],
+        task=task[pick],
         instructions=data.instructions,
         weights=np.ones(keys.shape[1], np.float32) if encoded.keys is None else encoded.keys,
     )
+
+
+def _equal_shares(task: np.ndarray, entries: int, generator: np.random.Generator) -> np.ndarray:
+    """At most ``entries`` rows at random, as many of every task as there are: a task that rarely succeeds
+    needs its few chunks more than another needs the rest of its many."""
+    drawn = generator.permutation(len(task))
+    turn = np.empty(len(task), np.int64)
+    for one in np.unique(task):
+        rows = np.flatnonzero(task[drawn] == one)
+        turn[rows] = np.arange(len(rows))
+    return drawn[np.argsort(turn, kind="stable")[:entries]]
