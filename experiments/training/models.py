@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from ...interfaces import ForethoughtError
 from ...reward.calibration import METHODS
 from ...reward.chunk_value import FILE as CHUNK_VALUE_FILE
 from ...reward.chunk_value import ChunkValue
-from ...reward.schemes import find_scheme
+from ...reward.schemes import Scheme, find_scheme
 from ...reward.schemes.outcome import DISCOUNTED
 from ...reward.value import ValueEnsemble, ValueModel
 from ...weights import shrink
@@ -43,13 +43,16 @@ from ...world_models.retrieval import RetrievalMemory
 from ..evaluation.plan import parse_indices
 from .dataset import EpisodeSet, load_episodes
 from .disagreement import calibrate_disagreement
-from .hindsight import hindsight
+from .hindsight import Hindsight, hindsight
 from .layout import Layout
 from .loop import Loss, fit
 from .poses import pose_loss, standardise_poses
 from .self_supervised import JointModel, joint_loss, standardise_ways
 from .transitions import Encoded, TransitionSampler, encode_episodes
 from .values import ValueData, calibrate, chunk_value_loss, misread_frames, value_loss
+
+LEARNING_RATE = 1e-3
+"""Peak of every stage's schedule."""
 
 
 def train(
@@ -129,16 +132,16 @@ def train(
     """
     from ..benchmarks.libero import ACTION_SPEC
 
-    chosen = [find_scheme(wanted) for wanted in schemes]
-    if not chosen or len({scheme.name for scheme in chosen}) != len(chosen):
-        raise ForethoughtError(f"schemes={list(schemes)} must name at least one scheme, and each only once.")
+    chosen = _schemes(schemes)
     if calibration not in ("none", *METHODS):
         raise ForethoughtError(f"calibration={calibration} must be one of none, {', '.join(METHODS)}.")
     if backbone is not None and shift:
         raise ForethoughtError(
             f"A frozen backbone sees every picture once: none can be shifted; got shift={shift}. Set shift=0."
         )
-    folder = Path(out)
+    layout = Layout.choose(
+        not privileged_supervision if in_hindsight is None else in_hindsight, privileged_supervision, features
+    )
     kept = None if init_states == "all" else parse_indices(init_states, "init_states", sys.maxsize)
     data = load_episodes(rollouts, cameras, executed=True, init_states=kept)
     if privileged_supervision and data.privileged is None:
@@ -147,84 +150,65 @@ def train(
             "these have none. "
             "Collect with `forethought collect`, or set privileged_supervision=false."
         )
-    layout = Layout.choose(
-        not privileged_supervision if in_hindsight is None else in_hindsight, privileged_supervision, features
-    )
     torch.manual_seed(seed)
-    stage = _Stages(folder / "stages", seed)
+    folder = Path(out)
+    stages = _Stages(folder / "stages", seed)
     encoder = ObservationEncoder(cameras, image_size, layout.features, backbone, places=layout.in_hindsight)
     data = _seen(encoder, data)
-    _standardise_body(encoder, data)
-    if layout.poses is not None:
-        standardise_poses(encoder, data, layout.poses)
+    afterwards = hindsight(data, held_width, ACTION_SPEC.gripper[0]) if layout.in_hindsight else None
+    _standardise(encoder, data, layout, afterwards)
     _start_from(encoder, encoder_from)
-    afterwards = None
-    if layout.in_hindsight:
-        afterwards = hindsight(data, held_width, ACTION_SPEC.gripper[0])
-        standardise_ways(encoder, data, layout, afterwards)
-        learner: nn.Module = JointModel(encoder, horizon, data.actions.shape[1])
+    if afterwards is None:
+        assert layout.poses is not None
+        stages.run(
+            "encoder", encoder, pose_loss(data, encoder, layout.poses, encoder_batch, shift), encoder_steps
+        )
+    else:
+        joint = JointModel(encoder, horizon, data.actions.shape[1])
         loss = joint_loss(
             data, encoder, layout, afterwards, horizon=horizon, batch=encoder_batch, discount=discount
         )
-    else:
-        assert layout.poses is not None
-        learner, loss = encoder, pose_loss(data, encoder, layout.poses, encoder_batch, shift)
-    stage.run("encoder", learner, loss, encoder_steps, 1e-3)
+        stages.run("encoder", joint, loss, encoder_steps)
     encoded = encode_episodes(encoder, data, layout, afterwards)
-    size = encoder.latent_size + CONTEXT_SIZE
-    dynamics = ChunkDynamics(size, CONTEXT_SIZE, horizon, data.actions.shape[1], members)
+    dynamics = ChunkDynamics(
+        encoder.latent_size + CONTEXT_SIZE, CONTEXT_SIZE, horizon, data.actions.shape[1], members
+    )
     sample = TransitionSampler(data, encoded, horizon, batch, members)
     _scale_steps(dynamics, sample)
-    stage.run("dynamics", dynamics, sample.loss, dynamics_steps, 1e-3)
-    lineage = {"data": data.summary(), "seed": seed, "discount": discount}
+    stages.run("dynamics", dynamics, sample.loss, dynamics_steps)
+    lineage: dict[str, Any] = {"data": data.summary(), "seed": seed, "discount": discount}
     lineage |= {"steps": {"encoder": encoder_steps, "dynamics": dynamics_steps, "value": value_steps}}
     lineage |= {} if encoder_from is None else {"encoder_from": Path(encoder_from).name}
-    model = LatentWorldModel(
+    LatentWorldModel(
         encoder,
         dynamics,
         privileged_supervision=privileged_supervision,
         expected_error=calibrate_disagreement(dynamics, sample, seed),
-    )
-    model.save(folder, lineage)
+    ).save(folder, lineage)
     misread = misread_frames(encoder, data, seed) if mismatched > 0 else None
-    files = [WORLD_MODEL_FILE, MEMORY_FILE]
-    errors: dict[str, tuple[float, float] | None] = {}
-    for index, scheme in enumerate(chosen):
-        value = ValueEnsemble(size, members)
-        source = ValueData(
+
+    def lessons(uses_failures: bool = True) -> ValueData:
+        return ValueData(
             data,
             encoded,
             dynamics,
             horizon=horizon,
             discount=discount,
             batch=batch,
-            uses_failures=scheme.uses_failures,
+            uses_failures=uses_failures,
             increments=(*ACTION_SPEC.position, *ACTION_SPEC.rotation),
             mismatched=mismatched,
             misread=misread,
         )
-        learner = scheme.learner(value)
-        loss = value_loss(source, scheme)
-        stage.run(f"value_{scheme.name}", learner, loss, value_steps, 1e-3, weight_decay=1e-2)
-        mended = None
-        if calibration != "none" and scheme.uses_failures:
-            mended = calibrate(source, value, calibration, seed)
-            errors[scheme.name] = None if mended is None else mended.error
-        name = "value.safetensors" if index == 0 else f"value_{scheme.name}.safetensors"
-        ValueModel(value, scheme.name, mended).save(folder / name)
-        files.append(name)
+
+    files, errors = _learn_values(stages, chosen, lessons, folder, calibration, value_steps)
     if errors:
         lineage |= {"calibration": {"method": calibration, "error": errors}}
     if chunk_value:
-        judge = ValueEnsemble(size + horizon * data.actions.shape[1], members)
         source = ValueData(data, encoded, dynamics, horizon=horizon, discount=discount, batch=batch)
-        loss = chunk_value_loss(source, DISCOUNTED)
-        stage.run("chunk_value", judge, loss, value_steps, 1e-3, weight_decay=1e-2)
-        ChunkValue(judge, DISCOUNTED.name).save(folder)
-        files.append(CHUNK_VALUE_FILE)
-    memory = build_memory(data, encoded, horizon, memory_entries, seed)
-    memory.save(folder)
-    for name in files if eight_bits else ():
+        files.append(_learn_chunk_value(stages, source, folder, value_steps))
+    build_memory(data, encoded, horizon, memory_entries, seed).save(folder)
+    for name in (WORLD_MODEL_FILE, MEMORY_FILE, *files) if eight_bits else ():
         shrink(folder / name)
     description = {
         "world_model": {"kind": "latent"},
@@ -240,6 +224,51 @@ def train(
     return folder
 
 
+def _schemes(wanted: Sequence[str | Mapping[str, Any]]) -> list[Scheme]:
+    chosen = [find_scheme(one) for one in wanted]
+    if not chosen or len({scheme.name for scheme in chosen}) != len(chosen):
+        raise ForethoughtError(f"schemes={list(wanted)} must name at least one scheme, and each only once.")
+    return chosen
+
+
+def _learn_values(
+    stages: _Stages,
+    schemes: Sequence[Scheme],
+    lessons: Callable[[bool], ValueData],
+    folder: Path,
+    calibration: str,
+    steps: int,
+) -> tuple[list[str], dict[str, tuple[float, float] | None]]:
+    """One value a scheme.
+
+    Returns:
+        The files written, and the expected calibration error before and after by scheme, None where too few
+        episodes were left out to measure it.
+    """
+    files: list[str] = []
+    errors: dict[str, tuple[float, float] | None] = {}
+    for index, scheme in enumerate(schemes):
+        source = lessons(scheme.uses_failures)
+        value = ValueEnsemble(source.encoded.frames.shape[1], source.dynamics.members)
+        stages.run(f"value_{scheme.name}", scheme.learner(value), value_loss(source, scheme), steps, 1e-2)
+        mended = None
+        if calibration != "none" and scheme.uses_failures:
+            mended = calibrate(source, value, calibration, stages.seed)
+            errors[scheme.name] = None if mended is None else mended.error
+        files.append("value.safetensors" if index == 0 else f"value_{scheme.name}.safetensors")
+        ValueModel(value, scheme.name, mended).save(folder / files[-1])
+    return files, errors
+
+
+def _learn_chunk_value(stages: _Stages, source: ValueData, folder: Path, steps: int) -> str:
+    """A value of latent and chunk; returns its file."""
+    chunk = source.horizon * source.data.actions.shape[1]
+    judge = ValueEnsemble(source.encoded.frames.shape[1] + chunk, source.dynamics.members)
+    stages.run("chunk_value", judge, chunk_value_loss(source, DISCOUNTED), steps, 1e-2)
+    ChunkValue(judge, DISCOUNTED.name).save(folder)
+    return CHUNK_VALUE_FILE
+
+
 class _Stages:
     """Runs a stage once: its weights are kept, and a later run with the same folder loads them."""
 
@@ -252,7 +281,6 @@ class _Stages:
         module: nn.Module,
         loss: Loss,
         steps: int,
-        learning_rate: float,
         weight_decay: float = 1e-4,
     ) -> None:
         path = self.folder / f"{name}.pt"
@@ -266,7 +294,7 @@ class _Stages:
             loss,
             title=name,
             steps=steps,
-            learning_rate=learning_rate,
+            learning_rate=LEARNING_RATE,
             checkpoint=checkpoint,
             seed=self.seed,
             weight_decay=weight_decay,
@@ -287,10 +315,16 @@ def _seen(encoder: ObservationEncoder, data: EpisodeSet) -> EpisodeSet:
     return replace(data, images=images)
 
 
-def _standardise_body(encoder: ObservationEncoder, data: EpisodeSet) -> None:
+def _standardise(
+    encoder: ObservationEncoder, data: EpisodeSet, layout: Layout, afterwards: Hindsight | None
+) -> None:
     body = proprioception_features(torch.from_numpy(data.proprioception))
     encoder.mean[:PROPRIOCEPTION_FEATURES] = body.mean(0)
     encoder.std[:PROPRIOCEPTION_FEATURES] = body.std(0).clamp_min(5e-3)
+    if layout.poses is not None:
+        standardise_poses(encoder, data, layout.poses)
+    if afterwards is not None:
+        standardise_ways(encoder, data, layout, afterwards)
 
 
 def _start_from(encoder: ObservationEncoder, folder: str | None) -> None:
