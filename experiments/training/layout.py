@@ -19,14 +19,8 @@ from ...world_models.encoder import (
     PRIVILEGED_FEATURES,
     PROPRIOCEPTION_FEATURES,
     WAY_FEATURES,
-    privileged_features,
-    proprioception_features,
 )
-from .dataset import EpisodeSet
 from .hindsight import HINDSIGHT_FEATURES
-
-POSE_COLUMNS = [4.0] * 3 + [0.3] * 6 + [1.0] * 3 + [0.1] * 6
-"""What each number of two poses weighs where a latent is compared: what decides a grasp first."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +107,7 @@ class Layout:
         """Weight of each number that changes in the loss of the dynamics, ``[size]``."""
         weights = [2.0] * 3 + [0.3] * 6 + [2.0] * 2
         weights += [4.0] * 3 + [1.0] * 3 + [2.0] if self.in_hindsight else []
-        weights += POSE_COLUMNS if self.with_poses else []
+        weights += [4.0] * 3 + [0.3] * 6 + [1.0] * 3 + [0.1] * 6 if self.with_poses else []
         return torch.tensor(weights + [0.3] * (self.size - len(weights)))
 
     def key_weights(self) -> np.ndarray:
@@ -127,14 +121,6 @@ class Layout:
             weights[self.poses] = [3.0] * 3 + [0.3] * 6 + [1.0] * 3 + [0.1] * 6
         weights[self.first] = 3.0
         return weights
-
-
-def physical_states(data: EpisodeSet) -> Tensor:
-    """Proprioception and object features of every state in physical units, ``[S, 29]``."""
-    assert data.privileged is not None
-    body = torch.from_numpy(data.proprioception)
-    objects = privileged_features(body, torch.from_numpy(data.privileged))
-    return torch.cat([proprioception_features(body), objects], dim=-1)
 
 
 def near_weight(way: Tensor) -> Tensor:

@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -39,16 +38,16 @@ from ...world_models.latent import FILE as WORLD_MODEL_FILE
 from ...world_models.latent import LatentWorldModel
 from ...world_models.latent import load as load_latent
 from ...world_models.retrieval import FILE as MEMORY_FILE
-from ...world_models.retrieval import RetrievalMemory
 from ..evaluation.plan import parse_indices
 from .dataset import EpisodeSet, load_episodes
 from .disagreement import calibrate_disagreement
 from .hindsight import Hindsight, hindsight
 from .layout import Layout
 from .loop import Loss, fit
+from .memory import build_memory
 from .poses import pose_loss, standardise_poses
 from .self_supervised import JointModel, joint_loss, standardise_ways
-from .transitions import Encoded, TransitionSampler, encode_episodes
+from .transitions import TransitionSampler, encode_episodes
 from .values import ValueData, calibrate, chunk_value_loss, misread_frames, value_loss
 
 LEARNING_RATE = 1e-3
@@ -350,41 +349,3 @@ def _scale_steps(dynamics: ChunkDynamics, sample: TransitionSampler) -> None:
     target, _ = sample.target(sample.jump(state)[1])
     change = (target - latent).flatten(0, 1)[:, : len(dynamics.step_scale)]
     dynamics.step_scale.copy_(change.std(0).clamp_min(0.05))
-
-
-def build_memory(
-    data: EpisodeSet, encoded: Encoded, horizon: int, entries: int, seed: int
-) -> RetrievalMemory:
-    """Chunks of successful episodes with their latents as keys.
-
-    Keys are estimated latents at frames and, where simulator state supervised training, exact ones at every
-    fourth step.
-    """
-    episode = data.episode
-    inside = data.success[episode] & (data.step < data.length[episode])
-    frames = np.flatnonzero(inside[data.frame_state])
-    state, keys = data.frame_state[frames], encoded.frames[frames]
-    if encoded.states is not None:
-        between = np.flatnonzero(inside & (data.step % horizon == horizon // 2))
-        state = np.concatenate([state, between])
-        keys = torch.cat([keys, encoded.states[between]])
-    task = data.instruction[episode[state]]
-    pick = _equal_shares(task, entries, np.random.default_rng(seed))
-    return RetrievalMemory(
-        keys=keys[pick].numpy(),
-        chunks=data.chunks(state[pick], horizon),
-        task=task[pick],
-        instructions=data.instructions,
-        weights=np.ones(keys.shape[1], np.float32) if encoded.keys is None else encoded.keys,
-    )
-
-
-def _equal_shares(task: np.ndarray, entries: int, generator: np.random.Generator) -> np.ndarray:
-    """At most ``entries`` rows at random, as many of every task as there are: a task that rarely succeeds
-    needs its few chunks more than another needs the rest of its many."""
-    drawn = generator.permutation(len(task))
-    turn = np.empty(len(task), np.int64)
-    for one in np.unique(task):
-        rows = np.flatnonzero(task[drawn] == one)
-        turn[rows] = np.arange(len(rows))
-    return drawn[np.argsort(turn, kind="stable")[:entries]]

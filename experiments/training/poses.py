@@ -11,13 +11,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...text import text_features
-from ...world_models.encoder import PROPRIOCEPTION_FEATURES, ObservationEncoder, random_shift
+from ...world_models.encoder import (
+    PROPRIOCEPTION_FEATURES,
+    ObservationEncoder,
+    privileged_features,
+    proprioception_features,
+    random_shift,
+)
 from .dataset import EpisodeSet
-from .layout import near_weight, physical_states
+from .layout import near_weight
 from .loop import Loss, mixed_precision
 
 PoseError: TypeAlias = Callable[[Tensor, np.ndarray | Tensor], Tensor]
 """From latents ``[B, D]`` of frames ``int64 [B]`` to the mean error of their poses."""
+
+
+def physical_states(data: EpisodeSet) -> Tensor:
+    """Proprioception and object features of every state in physical units, ``[S, 29]``."""
+    assert data.privileged is not None
+    body = torch.from_numpy(data.proprioception)
+    objects = privileged_features(body, torch.from_numpy(data.privileged))
+    return torch.cat([proprioception_features(body), objects], dim=-1)
 
 
 def standardise_poses(encoder: ObservationEncoder, data: EpisodeSet, poses: slice) -> None:

@@ -13,9 +13,9 @@ from ...text import text_features
 from ...world_models.encoder import CONTEXT_SIZE, ObservationEncoder, instruction_context
 from .dataset import EpisodeSet
 from .hindsight import Hindsight
-from .layout import Layout, near_weight, physical_states
+from .layout import Layout, near_weight
 from .loop import mixed_precision
-from .poses import pose_targets
+from .poses import physical_states, pose_targets
 
 BOOTSTRAP = 0.7
 """Share of the episodes that each ensemble member sees."""
@@ -151,17 +151,17 @@ class TransitionSampler:
         other = np.stack([_pick(pool, self.batch - half, generator) for pool in self.states])
         first = self.encoded.frames[self.frame_of[seen]]
         if self.encoded.states is not None:
-            second = self.encoded.states[other].clone()
+            second = self._jittered(self.encoded.states[other], generator)
         elif self.encoded.starts and self.encoded.told is not None:
-            second = self.encoded.told[self.frame_of[other]]
+            second = self._jittered(self.encoded.told[self.frame_of[other]], generator)
         else:
-            return torch.cat([first, self.encoded.frames[self.frame_of[other]]], dim=1), np.concatenate(
-                [seen, other], axis=1
-            )
-        second[..., :-CONTEXT_SIZE] += JITTER * torch.randn(
-            (*other.shape, second.shape[-1] - CONTEXT_SIZE), generator=generator
-        )
+            second = self.encoded.frames[self.frame_of[other]]
         return torch.cat([first, second], dim=1), np.concatenate([seen, other], axis=1)
+
+    @staticmethod
+    def _jittered(latent: Tensor, generator: torch.Generator) -> Tensor:
+        noise = torch.randn((*latent.shape[:-1], latent.shape[-1] - CONTEXT_SIZE), generator=generator)
+        return latent + F.pad(JITTER * noise, (0, CONTEXT_SIZE))
 
     def target(self, state: np.ndarray) -> tuple[Tensor, Tensor]:
         """Latents of states ``[...]`` and whether they are known."""

@@ -26,7 +26,7 @@ from ...world_models.video import VideoWorldModel
 from ..evaluation.plan import parse_indices
 from .dataset import load_episodes
 from .loop import Loss, fit
-from .models import build_memory
+from .memory import build_memory
 from .transitions import Encoded
 from .video_losses import Windows, codec_loss, encode_pictures, flow_loss, mosaics, scale_changes, value_loss
 from .video_report import Imagined, report

@@ -10,8 +10,8 @@ import torch
 
 from forethought.experiments.training.dataset import EpisodeSet
 from forethought.experiments.training.hindsight import HINDSIGHT_FEATURES, hindsight
-from forethought.experiments.training.layout import Layout, physical_states
-from forethought.experiments.training.poses import standardise_poses
+from forethought.experiments.training.layout import Layout
+from forethought.experiments.training.poses import physical_states, standardise_poses
 from forethought.experiments.training.self_supervised import (
     JointModel,
     joint_loss,
