@@ -119,7 +119,7 @@ def train(
         value_steps: Gradient steps of each value.
         batch: Samples a step of dynamics and value, each member its own.
         members: Ensemble size E.
-        shift: Random image shift while the encoder trains, pixels.
+        shift: Random image shift while the encoder of a latent of poses alone trains, pixels; else 0.
         memory_entries: At most so many chunks in the memory, shared equally among the tasks.
         init_states: Only episodes that started there are learned from, such as ``0-21``: the others can then
             judge the result.
@@ -141,6 +141,11 @@ def train(
     layout = Layout.choose(
         not privileged_supervision if in_hindsight is None else in_hindsight, privileged_supervision, features
     )
+    if layout.in_hindsight and shift:
+        raise ForethoughtError(
+            f"A latent told in hindsight learns from pairs of pictures, none of which is shifted; got "
+            f"shift={shift}. Set shift=0, or in_hindsight=false with privileged supervision."
+        )
     kept = None if init_states == "all" else parse_indices(init_states, "init_states", sys.maxsize)
     data = load_episodes(rollouts, cameras, executed=True, init_states=kept)
     if privileged_supervision and data.privileged is None:
@@ -186,7 +191,7 @@ def train(
     ).save(folder, lineage)
     misread = misread_frames(encoder, data, seed) if mismatched > 0 else None
 
-    def lessons(uses_failures: bool = True) -> ValueData:
+    def lessons(uses_failures: bool) -> ValueData:
         return ValueData(
             data,
             encoded,
@@ -204,8 +209,7 @@ def train(
     if errors:
         lineage |= {"calibration": {"method": calibration, "error": errors}}
     if chunk_value:
-        source = ValueData(data, encoded, dynamics, horizon=horizon, discount=discount, batch=batch)
-        files.append(_learn_chunk_value(stages, source, folder, value_steps))
+        files.append(_learn_chunk_value(stages, lessons(True), folder, value_steps))
     build_memory(data, encoded, horizon, memory_entries, seed).save(folder)
     for name in (WORLD_MODEL_FILE, MEMORY_FILE, *files) if eight_bits else ():
         shrink(folder / name)

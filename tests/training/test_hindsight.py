@@ -11,6 +11,7 @@ import torch
 from forethought.experiments.training.dataset import EpisodeSet
 from forethought.experiments.training.hindsight import HINDSIGHT_FEATURES, hindsight
 from forethought.experiments.training.layout import Layout
+from forethought.experiments.training.models import train
 from forethought.experiments.training.poses import physical_states, standardise_poses
 from forethought.experiments.training.self_supervised import (
     JointModel,
@@ -229,6 +230,11 @@ def test_a_layout_without_supervision_or_too_small_is_refused():
         assert len(layout.column_weights()) == layout.size
         assert len(layout.key_weights()) == layout.size + CONTEXT_SIZE
         assert (layout.key_weights()[layout.first] == 3).all()
+
+
+def test_a_shift_that_nothing_would_apply_is_refused(tmp_path):
+    with pytest.raises(ForethoughtError, match="got shift=2"):
+        train(rollouts=[], out=str(tmp_path), privileged_supervision=False, shift=2)
 
 
 def test_places_stay_where_they_are_while_the_gripper_moves():
