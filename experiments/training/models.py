@@ -74,6 +74,7 @@ def train(
     encoder_steps: int = 2500,
     encoder_batch: int = 256,
     encoder_from: str | None = None,
+    world_model_from: str | None = None,
     dynamics_steps: int = 5000,
     value_steps: int = 3000,
     batch: int = 512,
@@ -115,6 +116,9 @@ def train(
         encoder_batch: Frames a step of the encoder.
         encoder_from: Models folder whose encoder this one starts from, as far as their shapes agree; None:
             from scratch.
+        world_model_from: Models folder whose encoder and dynamics are taken as they are: values and memory
+            alone are learned. It was trained with the same cameras, image size, chunk length, members and
+            supervision.
         dynamics_steps: Gradient steps of the dynamics.
         value_steps: Gradient steps of each value.
         batch: Samples a step of dynamics and value, each member its own.
@@ -158,36 +162,46 @@ def train(
     folder = Path(out)
     stages = _Stages(folder / "stages", seed)
     encoder = ObservationEncoder(cameras, image_size, layout.features, backbone, places=layout.in_hindsight)
+    given = None if world_model_from is None else load_latent(world_model_from)
+    if given is not None:
+        _check_given(given, encoder, privileged_supervision, horizon, members, str(world_model_from))
+        encoder = given.encoder
     data = _seen(encoder, data)
     afterwards = hindsight(data, held_width, ACTION_SPEC.gripper[0]) if layout.in_hindsight else None
-    _standardise(encoder, data, layout, afterwards)
-    _start_from(encoder, encoder_from)
-    if afterwards is None:
-        assert layout.poses is not None
-        stages.run(
-            "encoder", encoder, pose_loss(data, encoder, layout.poses, encoder_batch, shift), encoder_steps
+    if given is None:
+        _learn_encoder(
+            stages,
+            encoder,
+            data,
+            layout,
+            afterwards,
+            encoder_from,
+            horizon=horizon,
+            steps=encoder_steps,
+            batch=encoder_batch,
+            discount=discount,
+            shift=shift,
         )
-    else:
-        joint = JointModel(encoder, horizon, data.actions.shape[1])
-        loss = joint_loss(
-            data, encoder, layout, afterwards, horizon=horizon, batch=encoder_batch, discount=discount
-        )
-        stages.run("encoder", joint, loss, encoder_steps)
     encoded = encode_episodes(encoder, data, layout, afterwards)
-    dynamics = ChunkDynamics(
-        encoder.latent_size + CONTEXT_SIZE, CONTEXT_SIZE, horizon, data.actions.shape[1], members
-    )
     sample = TransitionSampler(data, encoded, horizon, batch, members)
-    _scale_steps(dynamics, sample)
-    stages.run("dynamics", dynamics, sample.loss, dynamics_steps)
+    if given is None:
+        dynamics = ChunkDynamics(
+            encoder.latent_size + CONTEXT_SIZE, CONTEXT_SIZE, horizon, data.actions.shape[1], members
+        )
+        _scale_steps(dynamics, sample)
+        stages.run("dynamics", dynamics, sample.loss, dynamics_steps)
+        expected_error = calibrate_disagreement(dynamics, sample, seed)
+    else:
+        dynamics, expected_error = given.dynamics, given.expected_error
     lineage: dict[str, Any] = {"data": data.summary(), "seed": seed, "discount": discount}
     lineage |= {"steps": {"encoder": encoder_steps, "dynamics": dynamics_steps, "value": value_steps}}
-    lineage |= {} if encoder_from is None else {"encoder_from": Path(encoder_from).name}
+    for name, origin in {"encoder_from": encoder_from, "world_model_from": world_model_from}.items():
+        lineage |= {} if origin is None else {name: Path(origin).name}
     LatentWorldModel(
         encoder,
         dynamics,
         privileged_supervision=privileged_supervision,
-        expected_error=calibrate_disagreement(dynamics, sample, seed),
+        expected_error=expected_error,
     ).save(folder, lineage)
     misread = misread_frames(encoder, data, seed) if mismatched > 0 else None
 
@@ -346,6 +360,64 @@ def _start_from(encoder: ObservationEncoder, folder: str | None) -> None:
             "its cameras and image_size, or from scratch with encoder_from=null."
         )
     encoder.load_state_dict(taken, strict=False)
+
+
+def _learn_encoder(
+    stages: _Stages,
+    encoder: ObservationEncoder,
+    data: EpisodeSet,
+    layout: Layout,
+    afterwards: Hindsight | None,
+    start_from: str | None,
+    *,
+    horizon: int,
+    steps: int,
+    batch: int,
+    discount: float,
+    shift: int,
+) -> None:
+    _standardise(encoder, data, layout, afterwards)
+    _start_from(encoder, start_from)
+    if afterwards is None:
+        assert layout.poses is not None
+        stages.run("encoder", encoder, pose_loss(data, encoder, layout.poses, batch, shift), steps)
+        return
+    joint = JointModel(encoder, horizon, data.actions.shape[1])
+    loss = joint_loss(data, encoder, layout, afterwards, horizon=horizon, batch=batch, discount=discount)
+    stages.run("encoder", joint, loss, steps)
+
+
+def _check_given(
+    given: LatentWorldModel,
+    wanted: ObservationEncoder,
+    privileged_supervision: bool,
+    horizon: int,
+    members: int,
+    folder: str,
+) -> None:
+    """A world model that is taken as it is must be what the other options describe."""
+
+    def of(encoder: ObservationEncoder, privileged: bool, length: int, size: int) -> dict[str, object]:
+        return {
+            "cameras": encoder.cameras,
+            "image_size": encoder.image_size,
+            "backbone": encoder.backbone,
+            "in_hindsight": encoder.places,
+            "features": encoder.features,
+            "privileged_supervision": privileged,
+            "horizon": length,
+            "members": size,
+        }
+
+    found = of(given.encoder, given.privileged_supervision, given.horizon, given.dynamics.members)
+    asked = of(wanted, privileged_supervision, horizon, members)
+    if differing := [
+        f"{name}={found[name]} (asked: {asked[name]})" for name in asked if found[name] != asked[name]
+    ]:
+        raise ForethoughtError(
+            f"world_model_from='{folder}' was trained with {', '.join(differing)}. Give the options that it "
+            "was trained with, or train a world model of your own with world_model_from=null."
+        )
 
 
 def _scale_steps(dynamics: ChunkDynamics, sample: TransitionSampler) -> None:

@@ -67,6 +67,27 @@ def exact() -> Iterator[LiberoEnv]:
     env.close()
 
 
+def test_a_start_that_was_made_before_is_restored_bit_for_bit(
+    pair: tuple[LiberoEnv, LiberoEnv], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env, other = pair
+    env._starts.clear()
+    env.start(init_state=4)
+    first = trajectory(env, actions(12))
+    env.start(init_state=5)
+    trajectory(env, actions(12, seed=1))
+    with monkeypatch.context() as patched:
+        patched.setattr(env, "_restart", lambda seed: pytest.fail("the scene was reset again"))
+        env.start(init_state=4)
+    assert env.steps == 0 and not env.success
+    assert np.array_equal(trajectory(env, actions(12)), first)
+    other.start(init_state=4)
+    assert np.array_equal(trajectory(other, actions(12)), first)
+    monkeypatch.setattr("forethought.experiments.benchmarks.libero.STARTS", len(env._starts))
+    env.start(init_state=6)
+    assert (env.convention.seed, 4) not in env._starts and (env.convention.seed, 6) in env._starts
+
+
 def test_a_restored_snapshot_replays_bit_for_bit_also_in_another_environment(
     pair: tuple[LiberoEnv, LiberoEnv],
 ) -> None:

@@ -176,6 +176,32 @@ def test_an_encoder_can_start_from_another_models(trained, rollouts, tmp_path):
         models._start_from(nn.Module(), str(trained))
 
 
+def test_values_can_be_learned_for_a_world_model_as_it_is(trained, rollouts, tmp_path):
+    settings = {
+        "rollouts": [str(rollouts)],
+        "cameras": CAMERAS,
+        "image_size": 16,
+        "horizon": episodes.HORIZON,
+        "world_model_from": str(trained),
+        "value_steps": 5,
+        "batch": 32,
+    }
+    folder = models.train(
+        out=str(tmp_path / "values"), members=3, schemes=("ranking",), memory_entries=50, **settings
+    )
+    before, after = latent.load(trained), latent.load(folder)
+    for part in ("encoder", "dynamics"):
+        wanted, found = getattr(before, part).state_dict(), getattr(after, part).state_dict()
+        assert wanted.keys() == found.keys()
+        assert all(torch.equal(wanted[name], found[name]) for name in wanted)
+    assert after.expected_error == before.expected_error
+    assert value.load(folder).scheme == "ranking"
+    assert sorted(path.name for path in (folder / "stages").glob("*.pt")) == ["value_ranking.pt"]
+    assert json.loads((folder / "config.json").read_text())["lineage"]["world_model_from"] == trained.name
+    with pytest.raises(ForethoughtError, match=r"world_model_from=.*members=3 \(asked: 2\)"):
+        models.train(out=str(tmp_path / "no"), members=2, **settings)
+
+
 def test_images_alone_train_a_model_too(rollouts, tmp_path):
     folder = models.train(
         rollouts=[str(rollouts)],
