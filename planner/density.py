@@ -96,6 +96,8 @@ def log_sums(
     bits, out = np.empty(exponent.size, np.int64), np.empty(rows.size)
     differs, agrees = np.empty(n_centres, np.uint64), np.empty(n_centres, np.uint64)
     fours = dimension - dimension % 4
+    # As many exponentials of numbers so far below the largest do not add a bit to its own, which is 1.
+    beyond = 40.0 + math.log(max(exponent.size, 1))
     for q in range(rows.size):
         row, first = rows[q], q // lanes * dimension * lanes + q % lanes
         _match(query_words, q, middle_words, row, keep, flip, horizon, differs, agrees, term)
@@ -123,9 +125,13 @@ def log_sums(
                 value = term[j] + log_scale[k] - squared[j] * half_precision[k]
                 exponent[k * n_centres + j] = value
                 largest = max(largest, value)
-        out[q] = -np.inf
-        if largest > -np.inf:
+        near = 0
+        for j in range(exponent.size):
+            near += exponent[j] > largest - beyond
+        if near > 1:
             out[q] = largest + math.log(_sum_of_exponentials(exponent, largest, bits))
+        else:  # a kernel that stands alone, or none
+            out[q] = largest
     return out
 
 

@@ -71,3 +71,14 @@ def test_its_exponentials_are_right_to_the_last_digits():
     near = x > -2.0
     np.testing.assert_allclose(np.array(found)[near], np.exp(x[near]), rtol=1e-15)
     assert _sum_of_exponentials(np.array([-np.inf, 2.0]), 2.0, np.zeros(2, np.int64)) == 1.0
+
+
+def test_a_second_kernel_counts_as_long_as_it_changes_anything():
+    apart = np.linspace(0.0, 20.0, 2_001)
+    none = np.zeros((apart.size, 0, 1), np.uint64)
+    centres = np.stack([np.zeros(apart.size), apart], axis=1)[:, None]
+    nothing = np.zeros((apart.size, 0, 1, 2), np.uint64)
+    each = np.arange(apart.size)
+    found = log_density(np.zeros(apart.size), 1, none, centres, nothing, 1, each, (1.0,), 0.0)
+    expected = np.logaddexp(stats.norm.logpdf(0.0), stats.norm.logpdf(apart)) - np.log(2.0)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-15)
