@@ -35,8 +35,8 @@ class ChunkSpace:
         middle: Of the bounds, ``float64 [A]``.
         dimension: Number of continuous coordinates D = H·C of a chunk.
         geometry: What the compiled loops of ``lanes`` know of it: continuous and gripper indices, middle,
-            scale, what the deviation from the mean over time and the mean are multiplied with, and the
-            bounds; and of the continuous ones scale, 1/scale, middle and bounds, ``LANES`` times each.
+            what the deviation from the mean over time and the mean are multiplied with, and the bounds; and
+            of the continuous ones scale, 1/scale, middle and bounds, ``LANES`` times each.
         log_det: Logarithm of the volume ratio of whitened to normalised coordinates.
     """
 
@@ -75,7 +75,7 @@ class ChunkSpace:
         own, common = math.sqrt(1.0 - self.shared), math.sqrt(self._common)
         # Unsigned: an index that may be negative is looked at twice by compiled loops.
         indices = self.continuous.astype(np.uint64), self.gripper.astype(np.uint64)
-        shape = *indices, self.middle, self.scale, own, common
+        shape = *indices, self.middle, own, common
         wide = np.stack([scale, 1.0 / scale, self.middle, spec.low, spec.high])[:, self.continuous]
         set_field(self, "geometry", (*shape, spec.low, spec.high, np.repeat(wide, lanes.LANES, axis=1)))
         over_time = -0.5 * ((self.horizon - 1) * math.log1p(-self.shared) + math.log(self._common))

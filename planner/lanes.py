@@ -72,13 +72,11 @@ def describe(chunks: np.ndarray, geometry: Any) -> tuple[np.ndarray, np.ndarray]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def describe_centres(centres: np.ndarray, geometry: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Of ``[R, n, H, A]`` the same, centres running fastest: ``float64 [R, D, n]`` and ``uint64 [R, G,
+def describe_centres(centres: np.ndarray, geometry: Any, white: np.ndarray, words: np.ndarray) -> None:
+    """Of ``[R, n, H, A]`` the same, centres running fastest, into ``float64 [R, D, n]`` and ``uint64 [R, G,
     ⌈H/64⌉, n]``."""
     rows, count = centres.shape[:2]
     value, word = describe(centres.reshape(rows * count, *centres.shape[2:]), geometry)
-    white = np.empty((rows, centres.shape[2] * geometry[0].size, count))
-    words = np.empty((rows, word.shape[1], word.shape[2], count), np.uint64)
     for i in range(rows * count):
         row, n, first = i // count, i % count, i // LANES * white.shape[1] * LANES + i % LANES
         for d in range(white.shape[1]):
@@ -86,7 +84,6 @@ def describe_centres(centres: np.ndarray, geometry: Any) -> tuple[np.ndarray, np
         for g in range(word.shape[1]):
             for w in range(word.shape[2]):
                 words[row, g, w, n] = word[i, g, w]
-    return white, words
 
 
 @njit(cache=True, error_model="numpy")
@@ -146,8 +143,8 @@ def write(value: np.ndarray, geometry: Any, which: np.ndarray, out: np.ndarray) 
 @njit(cache=True, error_model="numpy")
 def deviate(noise: np.ndarray, centre: np.ndarray, horizon: int, geometry: Any, out: np.ndarray) -> None:
     """White noise around centres, inside the bounds, into ``out``, ``float32``."""
-    own, common = geometry[4:6]
-    scale, low, high = geometry[8][0], geometry[8][3], geometry[8][4]
+    own, common = geometry[3:5]
+    scale, low, high = geometry[7][0], geometry[7][3], geometry[7][4]
     wide = scale.size
     mean = np.empty(wide)
     for block in range(out.size // max(wide * horizon, 1)):
@@ -169,8 +166,8 @@ def deviate(noise: np.ndarray, centre: np.ndarray, horizon: int, geometry: Any, 
 @njit(cache=True, error_model="numpy")
 def unite(value: np.ndarray, horizon: int, geometry: Any, out: np.ndarray) -> None:
     """Numbers in environment units, whitened."""
-    own, common = 1.0 / geometry[4], 1.0 / geometry[5]
-    inverse, middle = geometry[8][1], geometry[8][2]
+    own, common = 1.0 / geometry[3], 1.0 / geometry[4]
+    inverse, middle = geometry[7][1], geometry[7][2]
     wide = middle.size
     mean = np.empty(wide)
     for block in range(out.size // max(wide * horizon, 1)):
@@ -203,7 +200,7 @@ def command(
     gripper, middle = geometry[1:3]
     for g in range(gripper.size):
         a = gripper[g]
-        low, high = geometry[6][a], geometry[7][a]
+        low, high = geometry[5][a], geometry[6][a]
         half, twice = np.float32(0.5) * (low + high), 2.0 * middle[a]
         for i in range(which.size):
             centre, chunk, flipped = centres[which[i]], out[where[i]], flip[i, g]

@@ -26,13 +26,25 @@ class Kernels:
         centres: ``float32 [R, n, H, A]``.
         white: Whitened, centres running fastest, ``float64 [R, D, n]``.
         words: What the grippers do, a bit a step, ``uint64 [R, G, ⌈H/64⌉, n]``.
+        described: Whether these two hold something yet: whoever needs them calls ``describe``, or does what
+            it does.
     """
 
     def __init__(self, space: ChunkSpace, centres: np.ndarray) -> None:
         centres = np.ascontiguousarray(centres, np.float32)
         # One that cannot be written to would have all loops compiled once more.
         self.centres = centres if centres.flags.writeable else centres.copy()
-        self.white, self.words = describe_centres(self.centres, space.geometry)
+        rows, count, horizon = centres.shape[:3]
+        self.white = np.empty((rows, space.dimension, count))
+        self.words = np.empty((rows, space.gripper.size, (horizon + 63) // 64, count), np.uint64)
+        self.described, self._geometry = False, space.geometry
+
+    def describe(self) -> Kernels:
+        """These, with ``white`` and ``words`` filled in."""
+        if not self.described:
+            describe_centres(self.centres, self._geometry, self.white, self.words)
+            self.described = True
+        return self
 
 
 class NodeKernels:
@@ -56,7 +68,8 @@ class NodeKernels:
         first = {keys[i]: i for i in reversed(new)}  # of a node that is asked about twice, the first
         if first:
             asked = np.array(sorted(first.values()))
-            found = Kernels(space, find(context if len(asked) == len(keys) else context.at(asked)))
+            centres = find(context if len(asked) == len(keys) else context.at(asked))
+            found = Kernels(space, centres).describe()
             end = len(self.places)
             for index, i in enumerate(asked.tolist()):
                 self.places[keys[i]] = end + index
@@ -127,7 +140,7 @@ class Drawer:
         if len(kernels) == 1:
             source = np.empty(count, np.int8)
             of, entry = kernels[0]
-            drawn = seeds, nodes, places, entry, self.mixture(of), chunks, source, log_prior
+            drawn = seeds, nodes, places, entry, self.mixture(of.describe()), chunks, source, log_prior
             if count < 2 * MANY:
                 draw_and_weigh(0, count, *drawn)
             else:
@@ -143,7 +156,7 @@ class Drawer:
         return chunks, origin + np.int8(1), log_prior
 
     def mixture(self, of: Kernels) -> Mixture:
-        """That of one source, with these kernels."""
+        """That of one source, with these kernels, which may yet have to be described."""
         where = self._cumulative, of.centres, of.white, of.words, self._widths[0]
         how = self._flip, self._space.geometry, self._ladders[0]
         return *where, *how, self._constant(0, of), self._temperature
@@ -173,8 +186,9 @@ class Drawer:
         )
         total = None
         for index, (of, entry) in enumerate(kernels):
+            of.describe()
             under = of.white, of.words, entry, self._ladders[index], self._constant(index, of)
-            density = _weigh(white, words, *under)
+            density = weigh(white, words, *under)
             total = density if total is None else np.logaddexp(total, density)
         assert total is not None
         return total.reshape(shape)
@@ -209,7 +223,7 @@ class Drawer:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _weigh(
+def weigh(
     queries: np.ndarray,
     query_words: np.ndarray,
     white: np.ndarray,
@@ -261,7 +275,7 @@ def draw_and_weigh(
         word, query = np.empty((entry.size, *words.shape[1:3]), np.uint64), np.empty(value.size)
         pattern(few, geometry, word)
         unite(value, centres.shape[2], geometry, query)
-        density = _weigh(query, word, white, words, entry, steps, constant)
+        density = weigh(query, word, white, words, entry, steps, constant)
         for i in range(entry.size):
             source[first + i], log_prior[first + i] = 1, density[i] / temperature
 

@@ -51,7 +51,7 @@ def drawing(proposals: Any, context: Context, count: int) -> Drawing:
 def _no_mixture() -> Mixture:
     space = ChunkSpace(ActionSpec(low=-np.ones(1), high=np.ones(1)), 1)
     drawer = Drawer(space, (1.0,), ((1.0,),), 0.0, 1.0)
-    return drawer.mixture(Kernels(space, np.zeros((1, 1, 1, 1), np.float32)))
+    return drawer.mixture(Kernels(space, np.zeros((1, 1, 1, 1), np.float32)).describe())
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

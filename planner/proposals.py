@@ -13,9 +13,11 @@ from numba import njit
 from ..interfaces import ActionSpec, ForethoughtError
 from .chunk_space import ChunkSpace, binary_grippers, clip, clipped
 from .context import Context
+from .drawing import draw_evenly
 from .inputs import every
+from .lanes import describe, describe_centres
 from .noise import stream_keys, uniforms
-from .one_by_one import Drawer, Kernels, NodeKernels, remembered
+from .one_by_one import Drawer, Kernels, Mixture, NodeKernels, remembered, weigh
 from .opening import Drawing, from_kernels, from_samples, take_samples
 from .sources import KernelSource, PolicyKernels, varies_with
 from .tree import finite_rows
@@ -139,6 +141,7 @@ class KernelProposals:
     rotation_scale: float = 0.4
     flip_probability: float = 0.1
     temperature: float | None = None
+    _names: tuple[str, ...] = field(init=False, repr=False)
     _spaces: dict[int, ChunkSpace] = field(default_factory=dict, init=False, repr=False)
     _kernels: dict[str, tuple[np.ndarray, Kernels]] = field(default_factory=dict, init=False, repr=False)
     _slots: dict[tuple[int, bool], list[int]] = field(default_factory=dict, init=False, repr=False)
@@ -162,10 +165,11 @@ class KernelProposals:
             raise ForethoughtError(f"flip_probability must lie in [0, 1); got {self.flip_probability}.")
         if self.temperature is not None and not self.temperature > 0.0:
             raise ForethoughtError(f"temperature must be positive or None; got {self.temperature}.")
+        object.__setattr__(self, "_names", ("policy", *(source.name for source in self.sources)))
 
     @property
     def source_names(self) -> tuple[str, ...]:
-        return ("policy", *(source.name for source in self.sources))
+        return self._names
 
     def space(self, horizon: int) -> ChunkSpace:
         """The geometry of chunks of this length."""
@@ -179,6 +183,13 @@ class KernelProposals:
         kernels = [self._kernels_of(source, context) for source in self.sources]
         chunks = np.empty((rows, count, horizon, size), np.float32)
         labels = np.zeros((rows, count), np.int8)
+        if keep_policy and len(kernels) == 1:
+            of, entry = kernels[0]
+            which = context.rows, context.seeds, context.nodes, entry
+            mixture, described = drawer.mixture(of), of.described
+            prior, density = _offer(context.policy, *which, mixture, described, chunks, labels)
+            of.described = True
+            return Proposed(chunks, labels, prior, density)
         filled = 0
         if keep_policy:
             bounds = self.spec.low, self.spec.high, binary_grippers(self.spec)
@@ -209,7 +220,8 @@ class KernelProposals:
         if type(self) is not KernelProposals or others or varies_with(source) not in ("tree", "nothing"):
             return None
         kernels, entries = self._kernels_of(source, context)
-        return from_kernels(context.seeds, entries, self._drawer(context.policy.shape[2]).mixture(kernels))
+        mixture = self._drawer(context.policy.shape[2]).mixture(kernels.describe())
+        return from_kernels(context.seeds, entries, mixture)
 
     def _drawer(self, horizon: int) -> Drawer:
         """What draws chunks of this length."""
@@ -342,6 +354,33 @@ def _keep_policy(
     first slot of ``out [M, K, H, A]``."""
     for i in range(rows.size):
         clip(policy[rows[i], 0], low, high, gripper, out[i, 0])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _offer(
+    policy: np.ndarray,
+    rows: np.ndarray,
+    seeds: np.ndarray,
+    nodes: np.ndarray,
+    entries: np.ndarray,
+    mixture: Mixture,
+    described: bool,
+    chunks: np.ndarray,
+    labels: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """All of ``KernelProposals.propose`` that keeps the policy's chunk, for a mixture of one source, whose
+    kernels are ``described`` or will be: chunks into ``[M, K, H, A]``, sources into ``[M, K]``; prior and
+    log-density."""
+    _, centres, white, words, widths, flip_probability, geometry, steps, constant, temperature = mixture
+    count, slots = chunks.shape[1], (1, chunks.shape[1] - 1)
+    _keep_policy(policy, rows, geometry[5], geometry[6], geometry[1], chunks)
+    how = widths, flip_probability, geometry
+    draw_evenly(seeds, nodes, 0, slots, centres, entries, *how, chunks, labels)
+    if not described:
+        describe_centres(centres, geometry, white, words)
+    query, word = describe(chunks.reshape(-1, chunks.shape[2], chunks.shape[3]), geometry)
+    density = weigh(query, word, white, words, entries, steps, constant).reshape(-1, count)
+    return _softmax(density, temperature), density
 
 
 def prior_from_density(density: np.ndarray, temperature: float) -> np.ndarray:

@@ -90,7 +90,7 @@ def density_microseconds(
         return ARM.clip(draw.uniform(-1.0, 1.0, (n, sizes.horizon, ARM.size)).astype(np.float32))
 
     centres, candidates = chunks(kernels), chunks(queries)
-    known, entries = Kernels(space, centres[None]), np.zeros(queries, np.int64)
+    known, entries = Kernels(space, centres[None]).describe(), np.zeros(queries, np.int64)
     seen = describe(candidates, space.geometry)
     under = known.white, known.words, sizes.horizon, entries, (0.08,), 0.1
 

@@ -148,7 +148,9 @@ def test_centres_are_described_as_chunks_are_but_run_fastest(name):
     spec, rows, count, horizon = SPECS[name], 2, 5, 70
     space = ChunkSpace(spec, horizon)
     centres = np.random.default_rng(6).uniform(-1, 1, (rows, count, horizon, spec.size)).astype(np.float32)
-    white, words = describe_centres(centres, space.geometry)
+    white = np.empty((rows, space.dimension, count))
+    words = np.empty((rows, space.gripper.size, 2, count), np.uint64)
+    describe_centres(centres, space.geometry, white, words)
     np.testing.assert_array_equal(white.swapaxes(1, 2), space.whiten(centres))
     _, expected = describe(centres.reshape(-1, horizon, spec.size), space.geometry)
     np.testing.assert_array_equal(np.moveaxis(words, -1, 1).reshape(expected.shape), expected)
