@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numba import njit
 
 from ..interfaces import ActionSpec, Candidates, Decision, ForethoughtError
 from .rotation import slerp
+from .settling import root_candidates
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class RootStatistics:
     """What the search knows about the root's children.
 
@@ -37,7 +38,7 @@ class RootStatistics:
     closed: np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Choice:
     """The outcome for B rows; the fields are those of ``Decision``."""
 
@@ -99,9 +100,46 @@ class DecisionRule:
         chunk, slot, *_, overridden, fallback = chosen
         if self.policy_weight and overridden.any():
             chunk[overridden] = self._inject(root, ranked, slot, spec)[overridden]
-        told = enumerate(zip(fallback.tolist(), slot.tolist(), gain.tolist()))
-        reason = tuple([self._reason(root, row, *what) for row, what in told])
+        reason = self._reasons(root.source_names, root.source, slot, fallback, gain)
         return Choice(*chosen, reason)
+
+    def of_trees(
+        self,
+        nodes: np.ndarray,
+        chunk: np.ndarray,
+        alive: np.ndarray,
+        spent: np.ndarray,
+        source_names: tuple[str, ...],
+        milliseconds: Mapping[str, float],
+    ) -> Decision | None:
+        """The decision among the candidates at the roots of trees, in one compiled call; None where it has no
+        such form: a subclass may choose otherwise, and blending takes more.
+
+        Args:
+            nodes, chunk: Those of the ``Tree``.
+            alive: Which rows were searched, ``bool [B]``.
+            spent: Distinct evaluations, ``[B]``.
+            source_names: Names of the sources.
+            milliseconds: ``Decision.milliseconds``.
+        """
+        if type(self) is not DecisionRule or self.policy_weight:
+            return None
+        settings = float(self.margin), float(self.visit_fraction), float(self.confidence)
+        chosen, gain, simulations, known = _choose_at_roots(nodes, chunk, alive, spent, settings)
+        action, slot, value, policy_value, overridden, fallback = chosen
+        chunks, source, prior, values, visits = known
+        return Decision(
+            action,
+            slot,
+            value,
+            policy_value,
+            overridden,
+            fallback,
+            self._reasons(source_names, source, slot, fallback, gain),
+            simulations,
+            milliseconds,
+            candidates=Candidates(chunks, source, source_names, prior, values, visits),
+        )
 
     def _inject(
         self, root: RootStatistics, ranked: np.ndarray, slot: np.ndarray, spec: ActionSpec
@@ -115,14 +153,27 @@ class DecisionRule:
             gripper = vote(root.chunks[rows[:, None], order], voters, chosen)
         return blend(root.chunks[:, 0], chosen, gripper, self.policy_weight, spec)
 
-    def _reason(self, root: RootStatistics, row: int, fallback: bool, slot: int, gain: float) -> str:
-        if fallback:
-            return "fallback: the policy's chunk has no finite value"
-        if slot:
-            return f"search: {root.source_names[root.source[row, slot]]} is better by {gain:.3f}"
-        if gain > 0.0:
-            return f"policy: the best is better by {gain:.3f}, within the margin of {self.margin:g}"
-        return "policy: nothing is better"
+    def _reasons(
+        self,
+        source_names: tuple[str, ...],
+        source: np.ndarray,
+        slot: np.ndarray,
+        fallback: np.ndarray,
+        gain: np.ndarray,
+    ) -> tuple[str, ...]:
+        """Why, in words, for every row."""
+        reasons = []
+        for row, (failed, chosen, more) in enumerate(zip(fallback.tolist(), slot.tolist(), gain.tolist())):
+            if failed:
+                reasons.append("fallback: the policy's chunk has no finite value")
+            elif chosen:
+                reasons.append(f"search: {source_names[source[row, chosen]]} is better by {more:.3f}")
+            elif more > 0.0:
+                within = f"within the margin of {self.margin:g}"
+                reasons.append(f"policy: the best is better by {more:.3f}, {within}")
+            else:
+                reasons.append("policy: nothing is better")
+        return tuple(reasons)
 
 
 Chosen: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -171,6 +222,26 @@ def _choose(
             for a in range(chunk.shape[2]):
                 chunk[row, t, a] = chunks[row, slot[row], t, a]
     return (chunk, slot, best_value, policy_value, overridden, fallback), ranked, gain
+
+
+@njit(cache=True)
+def _choose_at_roots(
+    nodes: Any,
+    chunk: np.ndarray,
+    alive: np.ndarray,
+    spent: np.ndarray,
+    settings: tuple[float, float, float],
+) -> tuple[Chosen, np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
+    """The choice among the candidates at the roots; by how much the best is better than the policy's; what
+    was spent, ``int32``; and of the candidates what ``Candidates`` keeps."""
+    chunks, source, value, spread, visits, closed, prior = root_candidates(nodes, chunk, alive)
+    chosen, _, gain = _choose(chunks, value, spread, visits, closed, settings)
+    simulations, values = np.empty(spent.size, np.int32), np.empty(value.shape, np.float32)
+    for row in range(spent.size):
+        simulations[row] = spent[row]
+        for k in range(value.shape[1]):
+            values[row, k] = value[row, k]
+    return chosen, gain, simulations, (chunks, source, prior, values, visits)
 
 
 def with_candidates(

@@ -8,10 +8,10 @@ import numpy as np
 
 from ..interfaces import ActionSamples, ActionSpec, Decision, ForethoughtError, Observation
 from .likelihood import sample_weights
-from .tree import finite_rows
+from .tree import finite_numbers
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Inputs:
     """A planner's arguments for B rows.
 
@@ -60,7 +60,7 @@ def checked(samples: ActionSamples, observation: Observation, seeds: np.ndarray,
     seeds = np.asarray(seeds, np.int64).reshape(-1)
     if seeds.size != batch:
         raise ForethoughtError(f"plan needs one seed per row, int64 [{batch}]; got {seeds.size} seeds.")
-    own, whole = chunks[:, 0], finite_rows(chunks.reshape(batch, -1))
+    own, whole = chunks[:, 0], finite_numbers(chunks.reshape(batch, -1))
     if not every(whole):
         finite = np.asarray(np.isfinite(chunks).all(axis=(2, 3)))
         whole = finite[:, 0]

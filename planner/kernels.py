@@ -122,10 +122,10 @@ class Walk:
 
     def _go(self, tree: Tree, allowance: Allowance) -> tuple[np.ndarray, np.ndarray, int]:
         """What ``_walk`` says, of all rows."""
-        before, after = (tree.nodes, tree.chunk, tree.size, self._wave), (allowance, *self._how)
-        rows = tree.batch
+        rows = tree.size.size
         if rows < 2 * MANY:
-            return _walk(*before, 0, rows, *after)
+            return _walk(tree.nodes, tree.chunk, tree.size, self._wave, 0, rows, allowance, *self._how)
+        before, after = (tree.nodes, tree.chunk, tree.size, self._wave), (allowance, *self._how)
         parts = split(lambda start, stop: _walk(*before, start, stop, *after), rows, MANY)
         if len(parts) == 1:
             return parts[0]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..interfaces import ForethoughtError, Prediction, Score
-from .settling import judge
+from .settling import Said, judge
 from .tree import finite_rows
 
 
@@ -58,7 +58,7 @@ class Scoring:
 
     def judge(self, prediction: Prediction, score: Score) -> Judgement:
         """Scores of the predicted states. Numbers that are not finite disqualify their state alone."""
-        numbers = self.numbers(prediction, score, len(prediction.latent))
+        numbers = np.array(self.said(prediction, score, len(prediction.latent)), np.float64)
         numbers[0, ~finite_rows(prediction.latent)] = np.nan
         own, scores, certain, qualified, ended = judge(numbers, self.weights)
         return Judgement(own, scores, numbers[1], certain, numbers[2], qualified, ended)
@@ -69,13 +69,29 @@ class Scoring:
         return float(self.pessimism), float(self.disagreement), float(self.terminal)
 
     @staticmethod
-    def numbers(prediction: Prediction, score: Score, count: int) -> np.ndarray:
-        """Value, spread, disagreement and done of so many states, ``float64 [4, M]``. Compiled loops do not
-        look where an array ends; that there are as many is made sure of here."""
-        numbers = np.empty((4, count))
-        numbers[0], numbers[1] = _flat(score.value), _flat(score.spread)
-        numbers[2], numbers[3] = _flat(prediction.disagreement), _flat(prediction.done)
-        return numbers
+    def said(prediction: Prediction, score: Score, count: int) -> Said:
+        """What the models said of so many states: their own arrays where compiled loops can read them, copies
+        where not. Compiled loops do not look where an array ends; that there are as many is made sure of
+        here."""
+        said = a, b, c, d = score.value, score.spread, prediction.disagreement, prediction.done
+        if (
+            type(a) is type(b) is type(c) is type(d) is np.ndarray
+            and a.dtype is b.dtype is c.dtype is d.dtype is _FLOAT32
+            and a.shape == b.shape == c.shape == d.shape == (count,)
+            and a.flags.carray
+            and b.flags.carray
+            and c.flags.carray
+            and d.flags.carray
+        ):
+            return said
+        copies = np.empty((4, count))
+        for copy, numbers in zip(copies, said):
+            copy[:] = _flat(numbers)
+        value, spread, disagreement, done = copies
+        return value, spread, disagreement, done
+
+
+_FLOAT32 = np.dtype(np.float32)
 
 
 def _flat(numbers: np.ndarray) -> np.ndarray:

@@ -142,6 +142,19 @@ class TreeSearch:
         most = self.budget.simulations
         return SequentialHalving(4 * self.children if most is None else int(most))
 
+    @functools.cached_property
+    def _carries(self) -> dict[int, Carry | None]:
+        """Compiled passes by the horizon."""
+        return {}
+
+    def _carry(self, horizon: int) -> Carry | None:
+        """The compiled ``backward`` for chunks of this length, if the backup has one."""
+        if horizon not in self._carries:
+            ends = int(self.depth), self.scoring.weights
+            discount = self.scoring.discount**horizon
+            self._carries[horizon] = Carry.of(self.backup, discount, self.inner_children, *ends)
+        return self._carries[horizon]
+
     def plan(self, observation: Observation, samples: ActionSamples, seeds: np.ndarray) -> Decision:
         """One decision per row. Exceptions of the models pass through; numbers that are not finite do not: a
         candidate that leads to them is out, and a row whose policy chunk does returns that chunk as a
@@ -242,15 +255,12 @@ class TreeSearch:
         pool = LatentPool(latent, batch * (1 + min(expected, 4096)))
         nothing = np.zeros(batch, np.int64)
         names = self.proposals.source_names
-        discount = self.scoring.discount ** samples.shape[2]
-        root_rule = self.root_rule or self._halving
+        root_rule, carry = self.root_rule or self._halving, self._carry(samples.shape[2])
         run = Run(tree, pool, samples, instruction, seeds, nothing, nothing.copy(), names, root_rule)
-        run.weights, run.correct = weights, correct
-        ends = int(self.depth), self.scoring.weights
-        run.carry = Carry.of(self.backup, discount, self.inner_children, *ends)
+        run.weights, run.correct, run.carry = weights, correct, carry
 
         clock.wave_begins()
-        roots = self._context(run, np.arange(batch), np.zeros(batch, np.int64))
+        roots = self._context(run, np.arange(batch), np.zeros(batch, np.int64), seeds)
         candidates = self._phase_one(run, roots, children, inherited)
         clock.wave_ends()
         close_roots(tree.nodes, np.ones(batch, np.bool_) if alive is None else alive)
@@ -316,17 +326,18 @@ class TreeSearch:
 
     def evaluate(self, run: Run, claims: np.ndarray) -> Evaluated:
         """Predict and score the claims ``int64 [L, 2]`` (distinct) in one call of each model."""
-        slots, numbers, chunks = gather(run.tree.nodes, run.tree.chunk, claims, run.pool.numbers)
-        states = run.pool.latents(numbers) if numbers.size else run.pool.take(slots)
+        pool, count = run.pool, len(claims)
+        states, chunks = gather(run.tree, pool, claims)
         prediction = self.world_model.step(states, chunks)
         if run.correct is not None:
             prediction = run.correct(claims[:, 0], states, chunks, prediction)
-        first = run.pool.add(prediction.latent)
-        if run.pool.used - first != len(claims):
+        latent = prediction.latent
+        first = pool.add(latent)
+        if pool.used - first != count:
             raise ForethoughtError(
-                f"The world model was asked about {len(claims)} states and predicted {run.pool.used - first}."
+                f"The world model was asked about {count} states and predicted {pool.used - first}."
             )
-        return first, prediction, self.reward_model.score(prediction.latent, run.instructions(claims[:, 0]))
+        return first, prediction, self.reward_model.score(latent, run.instructions(claims[:, 0]))
 
     def backward(self, run: Run, claims: np.ndarray, evaluated: Evaluated) -> None:
         """Write what was said of the claims, turn the wave's virtual visits into visits, and carry the new
@@ -334,10 +345,11 @@ class TreeSearch:
         tree, (first, prediction, score) = run.tree, evaluated
         totals = run.spent, run.disqualified
         if run.carry is not None and type(self.scoring) is Scoring:
-            latents, numbers = run.pool.numbers, self.scoring.numbers(prediction, score, len(claims))
+            latents, said = run.pool.numbers, self.scoring.said(prediction, score, len(claims))
             if not latents.size:
-                numbers[0, ~finite_rows(prediction.latent)] = np.nan
-            run.carry.settle(tree, claims, totals, first, latents, numbers)
+                value = np.where(finite_rows(prediction.latent), said[0], np.float32(np.nan))
+                said = value, *said[1:]
+            run.carry.settle(tree, claims, totals, first, latents, said)
             return
         seen = self.scoring.judge(prediction, score)
         judged = seen.own, seen.value, seen.done, seen.qualified, seen.ended, seen.spread, seen.disagreement
@@ -352,12 +364,12 @@ class TreeSearch:
         return ArrayForm(run.root_rule, *below, discount, run.seeds)
 
     @staticmethod
-    def _context(run: Run, rows: np.ndarray, nodes: np.ndarray) -> Context:
+    def _context(run: Run, rows: np.ndarray, nodes: np.ndarray, seeds: np.ndarray | None = None) -> Context:
         return Context(
             run.samples,
             lambda: run.pool.take(run.tree.latent[rows, nodes]),
             lambda: run.instructions(rows),
-            run.seeds[rows],
+            run.seeds[rows] if seeds is None else seeds,
             nodes,
             rows,
             run.memo,
@@ -369,11 +381,18 @@ class TreeSearch:
     ) -> Decision:
         """The decision as things stand, from a run at any moment between two waves; ``milliseconds`` are
         those of the decision."""
-        known = root_candidates(run.tree.nodes, run.tree.chunk, alive)
-        chunks, source, value, spread, visits, closed, prior = known
-        root = RootStatistics(chunks, source, run.source_names, value, spread, visits, closed)
-        choice = self.decision(root, self.action_spec)
+        tree, times = run.tree, {} if milliseconds is None else milliseconds
+        decision = None
+        if isinstance(self.decision, DecisionRule):
+            known = tree.nodes, tree.chunk, alive, run.spent
+            decision = self.decision.of_trees(*known, run.source_names, times)
+        if decision is None:
+            *known, prior = root_candidates(tree.nodes, tree.chunk, alive)
+            chunks, source, value, spread, visits, closed = known
+            root = RootStatistics(chunks, source, run.source_names, value, spread, visits, closed)
+            choice = self.decision(root, self.action_spec)
+            decision = with_candidates(choice, root, prior, run.spent, times)
         if not inputs.intact:
             # A policy chunk that is not finite leaves as it came: whoever guards the robot must see it.
-            choice.chunk[~inputs.whole] = inputs.own[~inputs.whole]
-        return with_candidates(choice, root, prior, run.spent, milliseconds)
+            decision.chunk[~inputs.whole] = inputs.own[~inputs.whole]
+        return decision

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numba import njit
 
+from ..interfaces import Latent
 from .backup import Backup, MaximumBackup, MeanBackup, TemporalDifferenceMix
-from .tree import NONE, Tree, is_finite
+from .tree import NONE, LatentPool, Tree, is_finite
 
 MIX, MAXIMUM, MEAN = 0, 1, 2
+
+Said: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""What the models said of M states: value, spread, disagreement and done, ``float32`` or ``float64 [M]``
+each."""
 
 BACKUPS: dict[type, Callable[[Any], tuple[int, float]]] = {
     TemporalDifferenceMix: lambda backup: (MIX, backup.beta),
@@ -67,32 +72,53 @@ class Carry:
         totals: tuple[np.ndarray, np.ndarray],
         first_slot: int,
         latents: np.ndarray,
-        numbers: np.ndarray,
+        said: Said,
     ) -> None:
         """``judge``, ``settle`` and the pass in one call. ``latents`` are ``LatentPool.numbers``: a state for
         which they are not finite has no value."""
-        _settle_and_carry(tree.nodes, claims, totals, first_slot, latents, numbers, self._ends, self._how)
+        _settle_and_carry(tree.nodes, claims, totals, first_slot, latents, said, self._ends, self._how)
+
+
+def gather(tree: Tree, pool: LatentPool, claims: np.ndarray) -> tuple[Latent, np.ndarray]:
+    """The states ``[L, ...]`` of the parents of claims ``int64 [L, 2]``, and the claims' chunks ``[L, H,
+    A]``."""
+    count, numbers = len(claims), pool.numbers
+    chunks = np.empty((count, *tree.chunk.shape[2:]), np.float32)
+    if numbers.size:
+        states = np.empty((count, numbers.shape[1]), numbers.dtype)
+        _gather(tree.nodes, tree.chunk, claims, numbers, NO_SLOTS, states, chunks)
+        return pool.latents(states), chunks
+    slots = np.empty(count, np.int64)
+    _gather(tree.nodes, tree.chunk, claims, numbers, slots, numbers, chunks)
+    return pool.take(slots), chunks
+
+
+NO_SLOTS = np.empty(0, np.int64)
 
 
 @njit(cache=True, error_model="numpy")
-def gather(
-    nodes: Any, chunk: np.ndarray, claims: np.ndarray, latents: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of claims ``int64 [L, 2]``: the latent slots ``[L]`` of their parents, what ``LatentPool.numbers`` has
-    there, ``[L, D]``, and their chunks."""
-    slots = np.empty(len(claims), np.int64)
+def _gather(
+    nodes: Any,
+    chunk: np.ndarray,
+    claims: np.ndarray,
+    latents: np.ndarray,
+    slots: np.ndarray,
+    states: np.ndarray,
+    chunks: np.ndarray,
+) -> None:
+    """Of claims: their chunks; what ``LatentPool.numbers`` has of their parents, if anything, or else the
+    parents' latent slots."""
     # Number by number: assigning an array brings its error messages along, which take seconds to compile.
-    flat = chunk.reshape(chunk.shape[0], chunk.shape[1], -1)
-    chunks = np.empty((len(claims), flat.shape[2]), chunk.dtype)
-    states = np.empty((len(claims), latents.shape[1]), latents.dtype)
+    flat, out = chunk.reshape(chunk.shape[0], chunk.shape[1], -1), chunks.reshape(len(claims), -1)
     for i in range(len(claims)):
         row, node = claims[i]
-        slots[i] = slot = nodes[row, nodes[row, node].parent].latent
+        slot = nodes[row, nodes[row, node].parent].latent
+        if slots.size:
+            slots[i] = slot
         for k in range(flat.shape[2]):
-            chunks[i, k] = flat[row, node, k]
+            out[i, k] = flat[row, node, k]
         for k in range(latents.shape[1]):
             states[i, k] = latents[slot, k]
-    return slots, states, chunks.reshape(len(claims), *chunk.shape[2:])
 
 
 @njit(cache=True, error_model="numpy")
@@ -136,22 +162,31 @@ def scatter(
 def judge(
     numbers: np.ndarray, weights: tuple[float, float, float]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """``Scoring.judge`` of ``Scoring.numbers`` ``float64 [4, M]``, without a value where the latent is not
+    """``Scoring.judge`` of what was ``Said``, ``float64 [4, M]``, without a value where the latent is not
     finite: own and backed-up scores, done-probabilities, who qualifies and who ended. ``weights`` are the
     pessimism, the weight of the disagreement, and the done-probability that ends."""
-    value, spread, disagreement, done = numbers[0], numbers[1], numbers[2], numbers[3]
-    pessimism, distrust, terminal = weights
-    own, scores, certain = np.empty(value.size), np.empty(value.size), np.empty(value.size)
-    qualified, ended = np.empty(value.size, np.bool_), np.empty(value.size, np.bool_)
-    for i in range(value.size):
-        alive = value[i] - pessimism * spread[i] - distrust * disagreement[i]
-        good = math.isfinite(alive) and math.isfinite(done[i]) and math.isfinite(disagreement[i])
-        likely = min(max(done[i], 0.0), 1.0) if good else 0.0
-        own[i] = alive if good else -np.inf
-        # The end is absorbing and worth 1: the done-probability mixes that in.
-        scores[i] = likely + (1.0 - likely) * alive if good else -np.inf
-        certain[i], qualified[i], ended[i] = likely, good, not good or likely >= terminal
+    count = numbers.shape[1]
+    own, scores, certain = np.empty(count), np.empty(count), np.empty(count)
+    qualified, ended = np.empty(count, np.bool_), np.empty(count, np.bool_)
+    for i in range(count):
+        said = numbers[0, i], numbers[1, i], numbers[2, i], numbers[3, i]
+        own[i], scores[i], certain[i], qualified[i], ended[i] = _judge(said, weights)
     return own, scores, certain, qualified, ended
+
+
+@njit(cache=True, error_model="numpy")
+def _judge(
+    said: tuple[float, float, float, float], weights: tuple[float, float, float]
+) -> tuple[float, float, float, bool, bool]:
+    """``judge`` of one state."""
+    value, spread, disagreement, done = said
+    pessimism, distrust, terminal = weights
+    alive = value - pessimism * spread - distrust * disagreement
+    if not (math.isfinite(alive) and math.isfinite(done) and math.isfinite(disagreement)):
+        return -np.inf, -np.inf, 0.0, False, True
+    likely = min(max(done, 0.0), 1.0)
+    # The end is absorbing and worth 1: the done-probability mixes that in.
+    return alive, likely + (1.0 - likely) * alive, likely, True, likely >= terminal
 
 
 @njit(cache=True, error_model="numpy")
@@ -166,17 +201,32 @@ def settle(
     """Write what ``judge`` said about claims ``int64 [L, 2]``, and the spread and disagreement before it, to
     the nodes; ``totals`` counts evaluations, and those that were not finite, ``int64 [B]``."""
     own, value, done, qualified, ended, spread, disagreement = judged
-    spent, disqualified = totals
     for i in range(len(claims)):
-        row, index = claims[i]
-        node = nodes[row, index]
-        node.latent = first_slot + i
-        node.own, node.value, node.spread = own[i], value[i], spread[i]
-        node.done, node.disagreement = done[i], disagreement[i]
-        node.closed = ended[i] or node.depth >= max_depth
-        spent[row] += 1
-        if not qualified[i]:
-            disqualified[row] += 1
+        one = own[i], value[i], done[i], qualified[i], ended[i]
+        _settle(nodes, claims[i], totals, first_slot + i, one, (spread[i], disagreement[i]), max_depth)
+
+
+@njit(cache=True, error_model="numpy")
+def _settle(
+    nodes: Any,
+    claim: np.ndarray,
+    totals: tuple[np.ndarray, np.ndarray],
+    slot: int,
+    judged: tuple[float, float, float, bool, bool],
+    doubts: tuple[float, float],
+    max_depth: int,
+) -> None:
+    """``settle`` of one claim ``int64 [2]``."""
+    spent, disqualified = totals
+    row, index = claim
+    node = nodes[row, index]
+    own, value, done, qualified, ended = judged
+    node.latent, node.own, node.value, node.done = slot, own, value, done
+    node.spread, node.disagreement = doubts
+    node.closed = ended or node.depth >= max_depth
+    spent[row] += 1
+    if not qualified:
+        disqualified[row] += 1
 
 
 @njit(cache=True, error_model="numpy")
@@ -226,17 +276,19 @@ def _settle_and_carry(
     totals: tuple[np.ndarray, np.ndarray],
     first_slot: int,
     latents: np.ndarray,
-    numbers: np.ndarray,
+    said: Said,
     ends: tuple[int, tuple[float, float, float]],
     how: tuple[int, float, float, int],
 ) -> None:
     max_depth, weights = ends
-    if latents.size:
-        for i in range(len(claims)):
-            if not is_finite(latents, first_slot + i):
-                numbers[0, i] = np.nan
-    judged = judge(numbers, weights)
-    settle(nodes, claims, totals, first_slot, (*judged, numbers[1], numbers[2]), max_depth)
+    value, spread, disagreement, done = said
+    for i in range(len(claims)):
+        known = np.float64(value[i])
+        if latents.size and not is_finite(latents, first_slot + i):
+            known = np.nan
+        doubts = np.float64(spread[i]), np.float64(disagreement[i])
+        judged = _judge((known, *doubts, np.float64(done[i])), weights)
+        _settle(nodes, claims[i], totals, first_slot + i, judged, doubts, max_depth)
     _carry(nodes, claims, how)
 
 

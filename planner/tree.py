@@ -258,18 +258,22 @@ class LatentPool:
 
     def add(self, latents: Latent) -> int:
         """Store latents ``[M, ...]``; the slot of the first, which the others follow."""
-        on_the_host = isinstance(self._slots, np.ndarray)
-        added: Any = on_host(latents) if on_the_host else latents
-        end = self.used + len(added)
-        if end > len(self._slots):
-            larger = self._new(max(end, 2 * len(self._slots)))
-            larger[: self.used] = self._slots[: self.used]
+        first, slots = self.used, self._slots
+        added: Any = latents
+        on_the_host = isinstance(slots, np.ndarray)
+        if on_the_host and not isinstance(latents, np.ndarray):
+            added = on_host(latents)
+        end = first + len(added)
+        if end > len(slots):
+            larger = self._new(max(end, 2 * len(slots)))
+            larger[:first] = slots[:first]
             self._keep(larger)
+            slots = larger
         if on_the_host:
-            self._slots[self.used : end] = added
+            slots[first:end] = added
         else:
-            self._slots.narrow(0, self.used, len(added)).copy_(added.detach())
-        first, self.used = self.used, end
+            slots.narrow(0, first, len(added)).copy_(added.detach())
+        self.used = end
         return first
 
     def take(self, slots: np.ndarray) -> Latent:
@@ -313,7 +317,7 @@ def finite_rows(latents: Latent) -> np.ndarray:
     latents = on_host(latents)
     if isinstance(latents, np.ndarray):
         if latents.dtype.char in "fd" and latents.flags.c_contiguous:
-            return _finite_rows(latents.reshape(len(latents), -1))
+            return finite_numbers(latents.reshape(len(latents), -1))
         if latents.dtype == object:
             return np.ones(len(latents), bool)
         return np.asarray(np.isfinite(latents.reshape(len(latents), -1)).all(axis=1))
@@ -323,7 +327,7 @@ def finite_rows(latents: Latent) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _finite_rows(latents: np.ndarray) -> np.ndarray:
+def finite_numbers(latents: np.ndarray) -> np.ndarray:
     """Which of ``[M, D]`` hold only finite numbers, ``bool [M]``."""
     finite = np.empty(len(latents), np.bool_)
     for i in range(len(latents)):

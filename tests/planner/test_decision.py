@@ -6,11 +6,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planner_fakes import ARM, policy_samples
+from planner_fakes import (
+    ARM,
+    FunctionReward,
+    FunctionWorld,
+    add,
+    line_samples,
+    line_search,
+    observe,
+    policy_samples,
+)
 from scipy.spatial.transform import Rotation, Slerp
 
 from forethought.interfaces import ActionSpec, ForethoughtError
-from forethought.planner import DecisionRule
+from forethought.planner import Budget, DecisionRule
 from forethought.planner.decision import RootStatistics, blend, vote
 from forethought.planner.rotation import slerp, to_quaternion, to_vector
 
@@ -159,3 +168,26 @@ class TestRotation:
     def test_equal_rotations_stay_where_they_are(self):
         vector = np.array([[0.3, -0.2, 0.1], [0.0, 0.0, 0.0]])
         np.testing.assert_allclose(slerp(vector, vector, 0.7), vector, atol=1e-12)
+
+
+class OwnRule(DecisionRule):
+    """Takes the way of rules that choose otherwise."""
+
+
+@pytest.mark.parametrize("options", [{}, {"margin": 0.2}, {"visit_fraction": 1.0, "confidence": 1.0}])
+def test_the_choice_from_trees_is_that_from_their_statistics(options):
+    settings = {"depth": 2, "budget": Budget(simulations=24)}
+    reward = FunctionReward(lambda s: np.where(s[:, 0] > 3.5, np.nan, 0.5 + 0.3 * np.sin(3.0 * s[:, 0])))
+    start = observe([0.0, 0.4, 5.0]), line_samples(3), np.array([0, 1, 2])
+    one, other = (
+        line_search(FunctionWorld(add), reward, [0.0, 0.3, 0.6, 0.9], decision=rule, **settings).plan(*start)
+        for rule in (DecisionRule(**options), OwnRule(**options))
+    )
+    assert one.fallback.tolist() == [False, False, True]
+    assert one.reason == other.reason
+    for name in ("chunk", "slot", "value", "policy_value", "overridden", "fallback", "simulations"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+        assert getattr(one, name).dtype == getattr(other, name).dtype
+    for name in ("chunks", "source", "prior", "value", "visits"):
+        np.testing.assert_array_equal(getattr(one.candidates, name), getattr(other.candidates, name))
+        assert getattr(one.candidates, name).dtype == getattr(other.candidates, name).dtype
