@@ -4,6 +4,7 @@ say how long they took."""
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
@@ -65,7 +66,7 @@ class Stopwatch:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self.now = now
-        self.seconds: dict[str, float] = {}
+        self.seconds: defaultdict[str, float] = defaultdict(float)
 
     def reset(self) -> None:
         """Forget all parts."""
@@ -74,8 +75,7 @@ class Stopwatch:
     def add(self, name: str, start: float) -> None:
         """Adds the time from ``start`` to now to the part of that name. (Two calls a part: a context manager
         would take as long as some of what it times.)"""
-        took = self.now() - start
-        self.seconds[name] = self.seconds.get(name, 0.0) + took
+        self.seconds[name] += self.now() - start
 
 
 def layers(inputs: int, hidden: int, outputs: int, seed: int) -> nn.Sequential:
