@@ -26,6 +26,7 @@ from ...reward.chunk_value import ChunkValue
 from ...reward.schemes import Scheme, find_scheme
 from ...reward.schemes.outcome import DISCOUNTED
 from ...reward.value import ValueEnsemble, ValueModel
+from ...reward.value import load as load_value
 from ...weights import shrink
 from ...world_models.dynamics import ChunkDynamics
 from ...world_models.encoder import (
@@ -75,6 +76,7 @@ def train(
     encoder_batch: int = 256,
     encoder_from: str | None = None,
     world_model_from: str | None = None,
+    values_from: str | None = None,
     dynamics_steps: int = 5000,
     value_steps: int = 3000,
     batch: int = 512,
@@ -119,6 +121,8 @@ def train(
         world_model_from: Models folder whose encoder and dynamics are taken as they are: values and memory
             alone are learned. It was trained with the same cameras, image size, chunk length, members and
             supervision.
+        values_from: Models folder with whose value every value starts, whatever it was learned by; with
+            ``world_model_from`` the same. None: from scratch.
         dynamics_steps: Gradient steps of the dynamics.
         value_steps: Gradient steps of each value.
         batch: Samples a step of dynamics and value, each member its own.
@@ -195,7 +199,8 @@ def train(
         dynamics, expected_error = given.dynamics, given.expected_error
     lineage: dict[str, Any] = {"data": data.summary(), "seed": seed, "discount": discount}
     lineage |= {"steps": {"encoder": encoder_steps, "dynamics": dynamics_steps, "value": value_steps}}
-    for name, origin in {"encoder_from": encoder_from, "world_model_from": world_model_from}.items():
+    origins = {"encoder_from": encoder_from, "world_model_from": world_model_from, "values_from": values_from}
+    for name, origin in origins.items():
         lineage |= {} if origin is None else {name: Path(origin).name}
     LatentWorldModel(
         encoder,
@@ -219,7 +224,7 @@ def train(
             misread=misread,
         )
 
-    files, errors = _learn_values(stages, chosen, lessons, folder, calibration, value_steps)
+    files, errors = _learn_values(stages, chosen, lessons, folder, calibration, value_steps, values_from)
     if errors:
         lineage |= {"calibration": {"method": calibration, "error": errors}}
     if chunk_value:
@@ -255,6 +260,7 @@ def _learn_values(
     folder: Path,
     calibration: str,
     steps: int,
+    start_from: str | None,
 ) -> tuple[list[str], dict[str, tuple[float, float] | None]]:
     """One value a scheme.
 
@@ -267,6 +273,7 @@ def _learn_values(
     for index, scheme in enumerate(schemes):
         source = lessons(scheme.uses_failures)
         value = ValueEnsemble(source.encoded.frames.shape[1], source.dynamics.members)
+        _start_value_from(value, start_from)
         stages.run(f"value_{scheme.name}", scheme.learner(value), value_loss(source, scheme), steps, 1e-2)
         mended = None
         if calibration != "none" and scheme.uses_failures:
@@ -418,6 +425,21 @@ def _check_given(
             f"world_model_from='{folder}' was trained with {', '.join(differing)}. Give the options that it "
             "was trained with, or train a world model of your own with world_model_from=null."
         )
+
+
+def _start_value_from(value: ValueEnsemble, folder: str | None) -> None:
+    """Takes over the weights of the value in a folder."""
+    if folder is None:
+        return
+    other = load_value(folder).network.state_dict()
+    own = value.state_dict()
+    differing = [name for name in own if name not in other or other[name].shape != own[name].shape]
+    if differing:
+        raise ForethoughtError(
+            f"values_from='{folder}': that value has other shapes ({', '.join(differing)}). Train with its "
+            "world model (world_model_from), or from scratch with values_from=null."
+        )
+    value.load_state_dict(other)
 
 
 def _scale_steps(dynamics: ChunkDynamics, sample: TransitionSampler) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from forethought.experiments.training import models, policy
+from forethought.experiments.training import loop, models, policy
 from forethought.experiments.training.dataset import load_episodes
 from forethought.experiments.training.loop import fit
 from forethought.interfaces import ForethoughtError, Observation
@@ -176,6 +176,22 @@ def test_an_encoder_can_start_from_another_models(trained, rollouts, tmp_path):
         models._start_from(nn.Module(), str(trained))
 
 
+@pytest.mark.parametrize(
+    ("known", "kind"),
+    [
+        ({"avx2": True, "avx512_bf16": False}, torch.float32),
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"bf16": True}, torch.bfloat16),
+    ],
+)
+def test_bfloat16_is_used_where_the_processor_multiplies_it(known, kind, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known)
+    loop.multiplies_bfloat16.cache_clear()
+    with loop.mixed_precision():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == kind
+    loop.multiplies_bfloat16.cache_clear()
+
+
 def test_values_can_be_learned_for_a_world_model_as_it_is(trained, rollouts, tmp_path):
     settings = {
         "rollouts": [str(rollouts)],
@@ -198,6 +214,18 @@ def test_values_can_be_learned_for_a_world_model_as_it_is(trained, rollouts, tmp
     assert value.load(folder).scheme == "ranking"
     assert sorted(path.name for path in (folder / "stages").glob("*.pt")) == ["value_ranking.pt"]
     assert json.loads((folder / "config.json").read_text())["lineage"]["world_model_from"] == trained.name
+    again = models.train(
+        out=str(tmp_path / "again"),
+        members=3,
+        schemes=("ranking",),
+        values_from=str(trained),
+        memory_entries=50,
+        **{**settings, "value_steps": 1},
+    )
+    wanted, found = (value.load(place).network.state_dict() for place in (trained, again))
+    assert all(torch.allclose(found[name], wanted[name], atol=5e-3) for name in wanted)
+    with pytest.raises(ForethoughtError, match=r"values_from=.*other shapes"):
+        models._start_value_from(value.ValueEnsemble(3), str(trained))
     with pytest.raises(ForethoughtError, match=r"world_model_from=.*members=3 \(asked: 2\)"):
         models.train(out=str(tmp_path / "no"), members=2, **settings)
 
