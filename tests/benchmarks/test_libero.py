@@ -276,6 +276,7 @@ def test_a_reset_that_never_finds_a_placement_gives_up(
     def fail() -> None:
         raise RandomizationError("no room")
 
+    exact._starts.clear()
     monkeypatch.setattr(exact._simulator, "reset", fail)
     with pytest.raises(ForethoughtError, match=r"no valid placement.*no room"):
         exact.start()
@@ -291,6 +292,7 @@ def test_a_reset_that_breaks_says_so_at_once(exact: LiberoEnv, monkeypatch: pyte
         calls.append(1)
         raise KeyError("missing body")
 
+    exact._starts.clear()
     monkeypatch.setattr(exact._simulator, "reset", fail)
     with pytest.raises(ForethoughtError, match=r"KeyError.*missing body"):
         exact.start()
