@@ -73,25 +73,19 @@ class Scoring:
         """What the models said of so many states: their own arrays where compiled loops can read them, copies
         where not. Compiled loops do not look where an array ends; that there are as many is made sure of
         here."""
-        said = a, b, c, d = score.value, score.spread, prediction.disagreement, prediction.done
-        if (
-            type(a) is type(b) is type(c) is type(d) is np.ndarray
-            and a.dtype is b.dtype is c.dtype is d.dtype is _FLOAT32
-            and a.shape == b.shape == c.shape == d.shape == (count,)
-            and a.flags.carray
-            and b.flags.carray
-            and c.flags.carray
-            and d.flags.carray
-        ):
+        said = score.value, score.spread, prediction.disagreement, prediction.done
+        for numbers in said:
+            if type(numbers) is not np.ndarray or numbers.dtype != np.float32:
+                break
+            if numbers.shape != (count,) or not numbers.flags.carray:
+                break
+        else:
             return said
         copies = np.empty((4, count))
         for copy, numbers in zip(copies, said):
             copy[:] = _flat(numbers)
         value, spread, disagreement, done = copies
         return value, spread, disagreement, done
-
-
-_FLOAT32 = np.dtype(np.float32)
 
 
 def _flat(numbers: np.ndarray) -> np.ndarray:

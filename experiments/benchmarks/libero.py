@@ -209,8 +209,8 @@ class LiberoEnv(gymnasium.Env):
         return self.observe(), {"init_state": int(init_state)}
 
     def start(self, *, seed: int | None = None, init_state: int = 0) -> None:
-        """`reset` without rendering. A start that was made before is restored, bit for bit: resetting the
-        scene and letting it settle takes as long as a third of an episode."""
+        """`reset` without rendering. A start that was made before is restored, bit for bit, which saves
+        resetting the scene and letting it settle (0.2 s)."""
         self._require_open()
         if not isinstance(init_state, (int, np.integer)) or not 0 <= init_state < self.task.init_states:
             raise ForethoughtError(

@@ -120,9 +120,9 @@ def train(
             from scratch.
         world_model_from: Models folder whose encoder and dynamics are taken as they are: values and memory
             alone are learned. It was trained with the same cameras, image size, chunk length, members and
-            supervision.
-        values_from: Models folder with whose value every value starts, whatever it was learned by; with
-            ``world_model_from`` the same. None: from scratch.
+            supervision. None: all is learned.
+        values_from: Models folder with whose value every value of the ``schemes`` starts, whatever it was
+            learned by; with ``world_model_from`` the same. None: from scratch.
         dynamics_steps: Gradient steps of the dynamics.
         value_steps: Gradient steps of each value.
         batch: Samples a step of dynamics and value, each member its own.
@@ -154,6 +154,17 @@ def train(
             f"A latent told in hindsight learns from pairs of pictures, none of which is shifted; got "
             f"shift={shift}. Set shift=0, or in_hindsight=false with privileged supervision."
         )
+    if world_model_from is not None and encoder_from is not None:
+        raise ForethoughtError(
+            f"encoder_from='{encoder_from}' says where an encoder starts to learn, and world_model_from="
+            f"'{world_model_from}' that none does. Give one of them."
+        )
+    torch.manual_seed(seed)
+    encoder = ObservationEncoder(cameras, image_size, layout.features, backbone, places=layout.in_hindsight)
+    given = None if world_model_from is None else load_latent(world_model_from)
+    if given is not None:
+        _check_given(given, encoder, privileged_supervision, horizon, members, str(world_model_from))
+        encoder = given.encoder
     kept = None if init_states == "all" else parse_indices(init_states, "init_states", sys.maxsize)
     data = load_episodes(rollouts, cameras, executed=True, init_states=kept)
     if privileged_supervision and data.privileged is None:
@@ -162,14 +173,8 @@ def train(
             "these have none. "
             "Collect with `forethought collect`, or set privileged_supervision=false."
         )
-    torch.manual_seed(seed)
     folder = Path(out)
     stages = _Stages(folder / "stages", seed)
-    encoder = ObservationEncoder(cameras, image_size, layout.features, backbone, places=layout.in_hindsight)
-    given = None if world_model_from is None else load_latent(world_model_from)
-    if given is not None:
-        _check_given(given, encoder, privileged_supervision, horizon, members, str(world_model_from))
-        encoder = given.encoder
     data = _seen(encoder, data)
     afterwards = hindsight(data, held_width, ACTION_SPEC.gripper[0]) if layout.in_hindsight else None
     if given is None:
@@ -198,7 +203,8 @@ def train(
     else:
         dynamics, expected_error = given.dynamics, given.expected_error
     lineage: dict[str, Any] = {"data": data.summary(), "seed": seed, "discount": discount}
-    lineage |= {"steps": {"encoder": encoder_steps, "dynamics": dynamics_steps, "value": value_steps}}
+    steps = {"encoder": encoder_steps, "dynamics": dynamics_steps} if given is None else {}
+    lineage |= {"steps": steps | {"value": value_steps}}
     origins = {"encoder_from": encoder_from, "world_model_from": world_model_from, "values_from": values_from}
     for name, origin in origins.items():
         lineage |= {} if origin is None else {name: Path(origin).name}

@@ -43,6 +43,16 @@ def trained(rollouts, tmp_path_factory):
     )
 
 
+def seen_in(rollouts):
+    """What models of these episodes are trained with."""
+    return {
+        "rollouts": [str(rollouts)],
+        "cameras": CAMERAS,
+        "image_size": 16,
+        "horizon": episodes.HORIZON,
+    }
+
+
 def observation_of(gap):
     body = np.array([[0, 0, 0, 0, 0, 0, 0.04, -0.04]], np.float32)
     return Observation({episodes.CAMERA: episodes.picture(gap)[None]}, body, ("reach the square",))
@@ -156,13 +166,13 @@ def test_second_run_trains_nothing_again(trained, rollouts, monkeypatch):
 
 
 def test_an_encoder_can_start_from_another_models(trained, rollouts, tmp_path):
-    settings = {
-        "rollouts": [str(rollouts)],
-        "cameras": CAMERAS,
-        "image_size": 16,
-        "horizon": episodes.HORIZON,
+    settings = seen_in(rollouts) | {
+        "dynamics_steps": 5,
+        "value_steps": 5,
+        "batch": 32,
+        "members": 2,
+        "seed": 1,
     }
-    settings |= {"dynamics_steps": 5, "value_steps": 5, "batch": 32, "members": 2, "seed": 1}
     wanted = dict(latent.load(trained).encoder.named_parameters())
     for name, options in {"same": {}, "other": {"privileged_supervision": False, "features": 7}}.items():
         folder = models.train(
@@ -186,22 +196,13 @@ def test_an_encoder_can_start_from_another_models(trained, rollouts, tmp_path):
 )
 def test_bfloat16_is_used_where_the_processor_multiplies_it(known, kind, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known)
-    loop.multiplies_bfloat16.cache_clear()
+    monkeypatch.setattr(loop, "multiplies_bfloat16", loop.multiplies_bfloat16.__wrapped__)  # asks every time
     with loop.mixed_precision():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == kind
-    loop.multiplies_bfloat16.cache_clear()
 
 
 def test_values_can_be_learned_for_a_world_model_as_it_is(trained, rollouts, tmp_path):
-    settings = {
-        "rollouts": [str(rollouts)],
-        "cameras": CAMERAS,
-        "image_size": 16,
-        "horizon": episodes.HORIZON,
-        "world_model_from": str(trained),
-        "value_steps": 5,
-        "batch": 32,
-    }
+    settings = seen_in(rollouts) | {"world_model_from": str(trained), "value_steps": 5, "batch": 32}
     folder = models.train(
         out=str(tmp_path / "values"), members=3, schemes=("ranking",), memory_entries=50, **settings
     )
@@ -213,7 +214,8 @@ def test_values_can_be_learned_for_a_world_model_as_it_is(trained, rollouts, tmp
     assert after.expected_error == before.expected_error
     assert value.load(folder).scheme == "ranking"
     assert sorted(path.name for path in (folder / "stages").glob("*.pt")) == ["value_ranking.pt"]
-    assert json.loads((folder / "config.json").read_text())["lineage"]["world_model_from"] == trained.name
+    lineage = json.loads((folder / "config.json").read_text())["lineage"]
+    assert lineage["world_model_from"] == trained.name and lineage["steps"] == {"value": 5}
     again = models.train(
         out=str(tmp_path / "again"),
         members=3,
@@ -228,6 +230,8 @@ def test_values_can_be_learned_for_a_world_model_as_it_is(trained, rollouts, tmp
         models._start_value_from(value.ValueEnsemble(3), str(trained))
     with pytest.raises(ForethoughtError, match=r"world_model_from=.*members=3 \(asked: 2\)"):
         models.train(out=str(tmp_path / "no"), members=2, **settings)
+    with pytest.raises(ForethoughtError, match=r"encoder_from=.*Give one of them"):
+        models.train(out=str(tmp_path / "no"), members=3, encoder_from=str(trained), **settings)
 
 
 def test_images_alone_train_a_model_too(rollouts, tmp_path):
