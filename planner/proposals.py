@@ -82,16 +82,51 @@ class OneByOne(Protocol):
         ...
 
 
+def propose(proposals: Proposals, context: Context, count: int, *, keep_policy: bool) -> Proposed:
+    """``proposals.propose``, its shapes checked: compiled loops read what it offers.
+
+    Raises:
+        ForethoughtError: The shapes are others than ``Proposed`` says, or there are more than ``count``.
+    """
+    offered = proposals.propose(context, count, keep_policy=keep_policy)
+    chunks = np.shape(offered.chunks)
+    if (
+        len(chunks) != 4
+        or chunks[0] != context.seeds.size
+        or not 1 <= chunks[1] <= count
+        or chunks[2:] != context.policy.shape[2:]
+    ):
+        horizon, size = context.policy.shape[2:]
+        wanted = f"[{context.seeds.size}, 1 to {count}, {horizon}, {size}]"
+        raise _misshapen(proposals, f"chunks {wanted}, a set for each node", chunks)
+    for name in ("source", "prior"):
+        if np.shape(getattr(offered, name)) != chunks[:2]:
+            raise _misshapen(
+                proposals, f"a {name} for each chunk, {list(chunks[:2])}", np.shape(getattr(offered, name))
+            )
+    return offered
+
+
 def draw(proposals: Proposals, context: Context, places: np.ndarray, count: int) -> Drawn:
     """``proposals.draw``; of proposals that cannot, the candidates at these places among ``count``.
 
     Raises:
-        ForethoughtError: There are fewer candidates than that.
+        ForethoughtError: The shapes are others than ``Drawn`` says, or there are fewer candidates than that.
     """
     one = getattr(proposals, "draw", None)  # isinstance of a protocol takes longer than the draw
     if one is not None:
-        return one(context, places)
-    offered = proposals.propose(context, count, keep_policy=False)
+        drawn = one(context, places)
+        chunks = np.shape(drawn.chunks)
+        if chunks != (places.size, *context.policy.shape[2:]):
+            wanted = [places.size, *context.policy.shape[2:]]
+            raise _misshapen(proposals, f"chunks {wanted}, one for each node", chunks)
+        for name in ("source", "log_prior"):
+            if np.shape(getattr(drawn, name)) != chunks[:1]:
+                raise _misshapen(
+                    proposals, f"a {name} for each chunk, {list(chunks[:1])}", np.shape(getattr(drawn, name))
+                )
+        return drawn
+    offered = propose(proposals, context, count, keep_policy=False)
     if offered.chunks.shape[1] != count:
         raise _too_few(count, offered.chunks.shape[1])
     every = np.arange(len(places)), places
@@ -99,6 +134,13 @@ def draw(proposals: Proposals, context: Context, places: np.ndarray, count: int)
         np.ascontiguousarray(offered.chunks[every], np.float32),
         np.ascontiguousarray(offered.source[every], np.int8),
         np.log(np.maximum(offered.prior[every], 1e-300)),
+    )
+
+
+def _misshapen(proposals: Proposals, wanted: str, got: tuple[int, ...]) -> ForethoughtError:
+    return ForethoughtError(
+        f"{type(proposals).__name__} must offer {wanted}; got shape {list(got)}. Chunks are as long as the "
+        "policy's own: see planner.proposals for what each field holds."
     )
 
 

@@ -34,7 +34,7 @@ from .graft import INHERITED, Subtree, graft
 from .inputs import Inputs, checked, every, without_search
 from .kernels import Walk, claim_unknown, close_roots
 from .opening import drawing
-from .proposals import Proposals, draw
+from .proposals import Proposals, draw, propose
 from .scoring import Scoring
 from .selection import ProgressiveWidening, Puct, SelectionRule, SequentialHalving
 from .settling import Carry, gather, root_candidates, scatter, settle
@@ -291,7 +291,7 @@ class TreeSearch:
     ) -> int:
         """Draw the root's candidates and evaluate all of them in one batch, but for those inherited. How many
         they are."""
-        tree, proposed = run.tree, self.proposals.propose(roots, children, keep_policy=True)
+        tree, proposed = run.tree, propose(self.proposals, roots, children, keep_policy=True)
         nodes = tree.add_roots(proposed.chunks, proposed.source, proposed.prior)
         if inherited is not None:
             run.source_names = (*run.source_names, INHERITED)

@@ -29,7 +29,7 @@ from .context import Context
 from .decision import DecisionRule, RootStatistics, with_candidates
 from .inputs import checked, distinct, without_search
 from .population import Population, Run, advance, back_up, best, going
-from .proposals import Proposals
+from .proposals import Proposals, propose
 from .refinement import Distribution, Refinement, draw
 from .scoring import Scoring
 from .tree import NONE, LatentPool, finite_rows
@@ -226,7 +226,7 @@ class SequenceSearch:
         rows, depth, round_ = np.arange(run.seeds.size), self._depth, len(run.populations)
         node = round_ << 32
         context = self._context(run, rows, run.root, node)
-        offered = self.proposals.propose(context, number, keep_policy=not round_)
+        offered = propose(self.proposals, context, number, keep_policy=not round_)
         number = offered.chunks.shape[1]
         chunks = np.repeat(offered.chunks[:, :, None], depth, axis=2)  # the policy's own stays so
         population = Population(chunks, offered.source.copy())
@@ -242,7 +242,7 @@ class SequenceSearch:
                 context = self._context(
                     run, row, population.slot[row, sequence, at - 1], node + 1 + (at - 1) * number + sequence
                 )
-                following = self.proposals.propose(context, SHUFFLED, keep_policy=False)
+                following = propose(self.proposals, context, SHUFFLED, keep_policy=False)
                 population.chunks[row, sequence, at] = following.chunks[:, 0]
             self._imagine(run, population, at)
         return population

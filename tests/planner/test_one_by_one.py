@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from planner_fakes import (
@@ -193,9 +195,47 @@ def test_proposals_that_cannot_draw_singly_still_serve_a_tree():
             np.testing.assert_allclose(tree.prior[row, first : first + count], 1.0 / count)
     assert (run.spent == 80).all()
     with pytest.raises(ForethoughtError, match="Lower inner_children"):
-        TreeSearch(
-            ArmWorld(), NearTarget(), EveryAction(action_set([0.0])), ARM, Budget(simulations=20), depth=2
-        ).plan(observe(np.zeros((1, 7))), policy_samples(ARM, 1, 1, 8), np.zeros(1, np.int64))
+        plan_with(EveryAction(offers.chunks[:1]))
+
+
+def plan_with(proposals):
+    search = TreeSearch(ArmWorld(), NearTarget(), proposals, ARM, Budget(simulations=20), children=4, depth=2)
+    return search.plan(observe(np.zeros((1, 7))), policy_samples(ARM, 1, 1, 8), np.zeros(1, np.int64))
+
+
+def test_proposals_of_other_shapes_are_refused_before_compiled_loops_read_them():
+    fine = ARM.clip(np.random.default_rng(0).uniform(-1, 1, (16, 8, 7)).astype(np.float32))
+    plan_with(EveryAction(fine))
+    with pytest.raises(
+        ForethoughtError, match=r"EveryAction must offer chunks \[1, 1 to 4, 8, 7\].*\[1, 1, 1, 1\]"
+    ):
+        plan_with(EveryAction(action_set([0.0])))
+    with pytest.raises(ForethoughtError, match="got shape"):
+        plan_with(EveryAction(fine[:, :4]))
+
+    class Changed(KernelProposals):
+        compiled = None
+
+        def propose(self, context, count, *, keep_policy):
+            return replace(super().propose(context, count, keep_policy=keep_policy), **at_root)
+
+        def draw(self, context, places):
+            return replace(super().draw(context, places), **below)
+
+    at_root, below = {}, {}
+    plan_with(Changed(ARM))
+    at_root = {"prior": np.ones((1, 3))}
+    with pytest.raises(ForethoughtError, match="a prior for each chunk"):
+        plan_with(Changed(ARM))
+    at_root = {"chunks": np.zeros((1, 0, 8, 7), np.float32)}
+    with pytest.raises(ForethoughtError, match="1 to 4"):
+        plan_with(Changed(ARM))
+    at_root, below = {}, {"chunks": np.zeros((0, 8, 7), np.float32)}
+    with pytest.raises(ForethoughtError, match="one for each node"):
+        plan_with(Changed(ARM))
+    below = {"log_prior": np.zeros(0)}
+    with pytest.raises(ForethoughtError, match="a log_prior for each chunk"):
+        plan_with(Changed(ARM))
 
 
 def test_a_loop_is_shared_by_as_many_threads_as_it_may_have(monkeypatch):
