@@ -75,7 +75,7 @@ class Scoring:
         here."""
         said = score.value, score.spread, prediction.disagreement, prediction.done
         for numbers in said:
-            if type(numbers) is not np.ndarray or numbers.dtype != np.float32:
+            if type(numbers) is not np.ndarray or numbers.dtype is not FLOAT32:
                 break
             if numbers.shape != (count,) or not numbers.flags.carray:
                 break
@@ -86,6 +86,10 @@ class Scoring:
             copy[:] = _flat(numbers)
         value, spread, disagreement, done = copies
         return value, spread, disagreement, done
+
+
+FLOAT32 = np.dtype(np.float32)
+"""That of native numbers is the one object."""
 
 
 def _flat(numbers: np.ndarray) -> np.ndarray:

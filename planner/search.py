@@ -86,7 +86,7 @@ class Run:
 
     def instructions(self, rows: np.ndarray) -> list[str]:
         """The instruction of each of the rows ``[L]``."""
-        if len(set(self.instruction)) == 1:
+        if len(self.instruction) == 1 or len(set(self.instruction)) == 1:
             return [self.instruction[0]] * len(rows)
         return [self.instruction[row] for row in rows.tolist()]
 

@@ -56,7 +56,7 @@ class Measured:
     Attributes:
         seconds: Of a decision, for each that counts.
         evaluated: Distinct evaluations of a decision, all rows together.
-        parts: Share of the time by part, for each decision that noted it.
+        parts: Seconds by part, for each decision that noted them.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -68,9 +68,11 @@ class Measured:
         return statistics.median(n / max(s, 1e-9) for n, s in zip(self.evaluated, self.seconds))
 
     def shares(self) -> dict[str, float]:
-        """Mean share of the time by part."""
-        names = self.parts[0] if self.parts else {}
-        return {name: statistics.fmean(part[name] for part in self.parts) for name in names}
+        """Share of the time by part, of medians. The whole is that of decisions that noted nothing: what the
+        noting takes is no part of a search."""
+        names = {name for part in self.parts for name in part}
+        seconds = {name: statistics.median(part.get(name, 0.0) for part in self.parts) for name in names}
+        return shares(seconds, statistics.median(self.seconds)) if self.parts else {}
 
 
 def grid(
@@ -129,10 +131,10 @@ class Ours:
         return self._decide(self._planner, seed)
 
     def parts(self, seed: int) -> dict[str, float]:
-        """Makes a decision that notes where its time goes, which takes time itself."""
+        """Makes a decision that notes where its time goes, which takes time itself: seconds by part."""
         self._watch.reset()
-        took, _ = self._decide(self._timed, seed)
-        return shares(self._watch.seconds, took)
+        self._decide(self._timed, seed)
+        return dict(self._watch.seconds)
 
     def _decide(self, planner: TreeSearch, seed: int) -> tuple[float, int]:
         asked, start = self._question, self._now()
@@ -203,7 +205,7 @@ def shares(seconds: dict[str, float], whole: float) -> dict[str, float]:
     network, sampling = seconds.get("network", 0.0), seconds.get("sampling", 0.0)
     gather = seconds.get("evaluate", 0.0) - network
     network += seconds.get("encode", 0.0)
-    whole = max(whole, 1e-9)
+    whole = max(whole, network + gather + sampling, 1e-9)
     tree = whole - network - gather - sampling
     named = {"network": network, "gather": gather, "sampling": sampling, "tree": tree}
     return {name: part / whole for name, part in named.items()}
