@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from ...interfaces import ForethoughtError
 from ...text import text_features
 from ...weights import shrink
 from ...world_models.encoder import PROPRIOCEPTION_FEATURES, proprioception_features, random_shift
-from ...wrappers.policies.reference import FlowPolicyNetwork, ReferencePolicy
+from ...wrappers.policies.reference import FlowPolicyNetwork, ReferencePolicy, load
 from .dataset import EpisodeSet, load_episodes
 from .loop import fit, mixed_precision
 
@@ -35,6 +36,7 @@ def train(
     learning_rate: float = 1e-3,
     eight_bits: bool = False,
     seed: int = 0,
+    policy_from: str | None = None,
 ) -> Path:
     """Trains on the successful episodes below the folders and writes ``out/file``.
 
@@ -54,20 +56,32 @@ def train(
         learning_rate: Peak learning rate.
         eight_bits: Whether the file holds its matrices in 8 bits in place of 16, see ``weights.shrink``.
         seed: Of initialisation and batches.
+        policy_from: Weights file of a reference policy, or of a shipped folder as ``folder/file``, with which
+            training starts and whose scales it keeps; None: from scratch.
 
     Returns:
         The path of the weights.
+
+    Raises:
+        ForethoughtError: ``policy_from`` is missing, or was trained with other cameras or shapes.
     """
     from ..benchmarks.libero import ACTION_SPEC
 
     target = Path(out) / file
+    given = None if policy_from is None else Path(policy_from)
+    start = None if given is None else load(given.parent, given.name)
+    if start is not None:
+        _check_start(start.network, tuple(cameras), image_size, features, horizon, str(given))
     data = load_episodes(demonstrations, cameras, successes_only=True, per_task=per_task)
     torch.manual_seed(seed)
     network = FlowPolicyNetwork(tuple(cameras), image_size, features, horizon, data.actions.shape[1])
     usable = data.frame_state[data.step[data.frame_state] < data.length[data.episode[data.frame_state]]]
     frames = np.flatnonzero(np.isin(data.frame_state, usable))
     chunks = torch.from_numpy(data.chunks(data.frame_state[frames], horizon))
-    _standardise(network, data, chunks)
+    if start is None:
+        _standardise(network, data, chunks)
+    else:
+        network.load_state_dict(start.network.state_dict())
     words = text_features(data.instructions)
     body = torch.from_numpy(data.proprioception)
 
@@ -96,10 +110,32 @@ def train(
     )
     lineage = {"data": data.summary(), "steps": steps, "batch": batch, "seed": seed, "loss": round(final, 5)}
     lineage |= {"per_task": per_task, "shift": shift, "learning_rate": learning_rate}
+    if start is not None:
+        lineage |= {"policy_from": start.lineage}
     ReferencePolicy(network, ACTION_SPEC, lineage=lineage).save(target)
     if eight_bits:
         shrink(target)
     return target
+
+
+def _check_start(
+    start: FlowPolicyNetwork,
+    cameras: tuple[str, ...],
+    image_size: int,
+    features: int,
+    horizon: int,
+    file: str,
+) -> None:
+    asked = {"cameras": list(cameras), "image_size": image_size, "features": features, "horizon": horizon}
+    if differing := [
+        f"{name}={start.shape[name]} (asked: {asked[name]})"
+        for name in asked
+        if start.shape[name] != asked[name]
+    ]:
+        raise ForethoughtError(
+            f"policy_from='{file}' was trained with {', '.join(differing)}. Give the options that it was "
+            "trained with, or train from scratch with policy_from=null."
+        )
 
 
 def _standardise(network: FlowPolicyNetwork, data: EpisodeSet, chunks: torch.Tensor) -> None:

@@ -301,22 +301,37 @@ def test_unknown_label_scheme_is_named(rollouts, tmp_path):
 
 
 def test_policy_clones_what_succeeded(tmp_path):
-    policy.train(
-        demonstrations=[str(episodes.write(tmp_path / "data", 120, skill=0.9))],
-        out=str(tmp_path),
-        cameras=CAMERAS,
-        image_size=16,
-        horizon=episodes.HORIZON,
-        features=16,
-        steps=400,
-        batch=64,
-        shift=0,
-    )
+    options = {
+        "demonstrations": [str(episodes.write(tmp_path / "data", 120, skill=0.9))],
+        "out": str(tmp_path),
+        "cameras": CAMERAS,
+        "image_size": 16,
+        "horizon": episodes.HORIZON,
+        "features": 16,
+        "batch": 64,
+        "shift": 0,
+    }
+    policy.train(**options, steps=400)
     clone = reference.load(tmp_path)
     gap = np.array([0.25, -0.25, 0.0])
-    chunks = clone.propose(observation_of(gap), 16, np.array([0])).chunks[0]
-    mean = chunks.mean(axis=(0, 1))
+
+    def mean_of(of):
+        return of.propose(observation_of(gap), 16, np.array([0])).chunks[0].mean(axis=(0, 1))
+
+    mean = mean_of(clone)
     assert mean[0] > 0.2 and mean[1] < -0.2
+
+    # One that goes on from it is it, but for the steps it takes; one that starts anew is not.
+    go_on = {"steps": 1, "learning_rate": 1e-6, "seed": 1}
+    start = str(tmp_path / "policy.safetensors")
+    policy.train(**options, **go_on, file="more.safetensors", policy_from=start)
+    policy.train(**options, **go_on, file="anew.safetensors")
+    more = reference.load(tmp_path, "more.safetensors")
+    np.testing.assert_allclose(mean_of(more), mean, atol=2e-3)
+    assert np.abs(mean_of(reference.load(tmp_path, "anew.safetensors")) - mean).max() > 0.1
+    assert more.lineage["policy_from"] == clone.lineage
+    with pytest.raises(ForethoughtError, match=r"features=16 \(asked: 8\)"):
+        policy.train(**(options | {"features": 8}), policy_from=start)
 
 
 class Stop(Exception):
