@@ -214,8 +214,6 @@ def test_proposals_of_other_shapes_are_refused_before_compiled_loops_read_them()
         plan_with(EveryAction(fine[:, :4]))
 
     class Changed(KernelProposals):
-        compiled = None
-
         def propose(self, context, count, *, keep_policy):
             return replace(super().propose(context, count, keep_policy=keep_policy), **at_root)
 
