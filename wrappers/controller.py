@@ -69,6 +69,8 @@ class Controller:
         deadline_ms: Wall time after which the planner is given up and the policy's own chunk is taken. The
             planner then runs in a thread, where it may finish later: not for a planner that steps the live
             environment. None waits.
+        execution_horizon: Steps of every chunk that are executed before the next look, 1 to the policy's
+            horizon: ``decide`` returns no more than these. None executes all.
 
     Attributes:
         counters: Number of rows by kind of problem, one of `PROBLEMS`.
@@ -84,6 +86,7 @@ class Controller:
         guard: Guard | Limits | None = None,
         samples: int | None = None,
         deadline_ms: float | None = None,
+        execution_horizon: int | None = None,
     ) -> None:
         samples = int(getattr(planner, "n", 8)) if samples is None else samples
         if samples < 1:
@@ -98,6 +101,11 @@ class Controller:
                     f"The controller needs a policy with propose, action_spec and horizon; "
                     f"{type(policy).__name__} has no {name}. forethought.wrap takes other objects."
                 )
+        if execution_horizon is not None and not 1 <= execution_horizon <= int(policy.horizon):
+            raise ForethoughtError(
+                f"execution_horizon must be 1 to {int(policy.horizon)}, the steps of this policy's chunks, "
+                f"or None for all of them; got {execution_horizon}."
+            )
         self.guard: Any = make_guard(guard, policy.action_spec)
         for part, method in ((planner, "plan"), (reasoner, "consider"), (self.guard, "check")):
             if part is not None and not callable(getattr(part, method, None)):
@@ -109,6 +117,7 @@ class Controller:
         self.reasoner = reasoner
         self.samples = samples
         self.deadline_ms = deadline_ms
+        self.execution_horizon = execution_horizon
         self.counters: Counter[str] = Counter()
         self.first: dict[str, str | Exception] = {}
         self._spec = policy.action_spec
@@ -140,6 +149,7 @@ class Controller:
             self.count("controller", batch, error)
             nothing = np.zeros(batch, np.int32)
             held = hold_still(self._spec, self._horizon, self._last_actions(batch))
+            held = held[:, : self.execution_horizon]
             return without_plan(held, nothing == 0, ("controller failed: hold still",) * batch)
 
     def _decide(self, observation: Observation, seeds: np.ndarray) -> Decision:
@@ -174,9 +184,10 @@ class Controller:
         self._tell_guard(observation, sum(clock.milliseconds.values()), batch)
         decision, held = self._guarded(decision, own, failed)
         clock.lap("guard")
-        self._last = np.where((failed | held)[:, None], self._last_actions(batch), decision.chunk[:, -1])
-        self._executed = [decision.chunk]
-        return replace(decision, milliseconds=clock.milliseconds)
+        chunk = decision.chunk[:, : self.execution_horizon]
+        self._last = np.where((failed | held)[:, None], self._last_actions(batch), chunk[:, -1])
+        self._executed = [chunk]
+        return replace(decision, chunk=chunk, milliseconds=clock.milliseconds)
 
     def _seeds(self, seeds: Any, batch: int) -> np.ndarray:
         try:

@@ -62,6 +62,37 @@ def test_a_good_plan_is_executed_and_timed(policy, planner, observe):
     assert not controller.counters
 
 
+@pytest.mark.parametrize("steps", [1, 3, 4, None])
+def test_only_the_first_steps_are_executed_before_the_next_look(policy, planner, observe, steps):
+    told = []
+
+    class Notices(Guard):
+        def notice(self, observation, executed, milliseconds):
+            told.append(executed)
+
+    plans = planner()
+    plans.executed = lambda actions, rows: told.append(actions)
+    controller = Controller(policy, plans, guard=Notices(policy.action_spec), execution_horizon=steps)
+    whole = Controller(policy, planner()).decide(observe(2), np.array([1, 2])).chunk
+    for _ in range(2):
+        decision = controller.decide(observe(2), np.array([1, 2]))
+        np.testing.assert_array_equal(decision.chunk, whole[:, :steps])
+    for executed in told[
+        2:
+    ]:  # in the second decision planner and guard hear what was executed after the first
+        np.testing.assert_array_equal(executed, whole[:, :steps])
+    assert len(told) == 4
+    np.testing.assert_array_equal(controller._last, whole[:, :steps][:, -1])
+    controller._propose = None
+    assert controller.decide(observe(2), np.array([1, 2])).chunk.shape == whole[:, :steps].shape
+
+
+@pytest.mark.parametrize("steps", [0, 5, -1])
+def test_more_steps_than_a_chunk_has_are_refused(policy, steps):
+    with pytest.raises(ForethoughtError, match="1 to 4"):
+        Controller(policy, None, execution_horizon=steps)
+
+
 def nan_chunk(decision: Decision) -> Decision:
     chunk = decision.chunk.copy()
     chunk[0, 1, 2] = np.nan
