@@ -142,8 +142,13 @@ def test_the_ablations_are_all_in_one_run_and_each_is_another_search():
     assert set(arms) == names | {"policy", "forethought"}
     assert len({arm_key(arm, {}) for arm in arms.values()}) == len(arms)
     spec = ActionSpec(low=-np.ones(7), high=np.ones(7), gripper=(6,))
-    for name, arm in arms.items():
-        if name == "policy":
+    assert {name for name, arm in arms.items() if not arm.parts["planner"]} == {
+        "policy",
+        "policy_4_steps",
+        "policy_2_steps",
+    }
+    for arm in arms.values():
+        if not arm.parts["planner"]:
             continue
         memory = Memory() if arm.parts["memory"] else None
         planner = build("planner", arm.parts["planner"], partial=True)
@@ -178,6 +183,7 @@ def test_an_ablation_changes_what_its_name_says_and_nothing_else():
     assert changes("margin_0.03") == {"planner.margin": 0.03}
     assert changes("alpha_0.6") == {"planner.policy_weight": 0.6}
     assert changes("depth3") == {"planner.simulations": 64, "planner.depth": 3}
+    assert changes("4_steps") == {"controller.execution_horizon": 4}
     timed = {"planner.simulations": None, "planner.milliseconds": 20, "planner.depth": 2}
     assert changes("20_ms") == timed
     assert not arms["no_memory_depth2"].parts["memory"]
