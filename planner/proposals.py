@@ -89,7 +89,7 @@ def propose(proposals: Proposals, context: Context, count: int, *, keep_policy: 
         ForethoughtError: The shapes are others than ``Proposed`` says, or there are more than ``count``.
     """
     offered = proposals.propose(context, count, keep_policy=keep_policy)
-    chunks = np.shape(offered.chunks)
+    chunks = offered.chunks.shape
     if (
         len(chunks) != 4
         or chunks[0] != context.seeds.size
@@ -99,11 +99,9 @@ def propose(proposals: Proposals, context: Context, count: int, *, keep_policy: 
         horizon, size = context.policy.shape[2:]
         wanted = f"[{context.seeds.size}, 1 to {count}, {horizon}, {size}]"
         raise _misshapen(proposals, f"chunks {wanted}, a set for each node", chunks)
-    for name in ("source", "prior"):
-        if np.shape(getattr(offered, name)) != chunks[:2]:
-            raise _misshapen(
-                proposals, f"a {name} for each chunk, {list(chunks[:2])}", np.shape(getattr(offered, name))
-            )
+    for name, numbers in (("source", offered.source), ("prior", offered.prior)):
+        if numbers.shape != chunks[:2]:
+            raise _misshapen(proposals, f"a {name} for each chunk, {list(chunks[:2])}", numbers.shape)
     return offered
 
 
@@ -116,15 +114,13 @@ def draw(proposals: Proposals, context: Context, places: np.ndarray, count: int)
     one = getattr(proposals, "draw", None)  # isinstance of a protocol takes longer than the draw
     if one is not None:
         drawn = one(context, places)
-        chunks = np.shape(drawn.chunks)
+        chunks = drawn.chunks.shape
         if chunks != (places.size, *context.policy.shape[2:]):
             wanted = [places.size, *context.policy.shape[2:]]
             raise _misshapen(proposals, f"chunks {wanted}, one for each node", chunks)
-        for name in ("source", "log_prior"):
-            if np.shape(getattr(drawn, name)) != chunks[:1]:
-                raise _misshapen(
-                    proposals, f"a {name} for each chunk, {list(chunks[:1])}", np.shape(getattr(drawn, name))
-                )
+        for name, numbers in (("source", drawn.source), ("log_prior", drawn.log_prior)):
+            if numbers.shape != chunks[:1]:
+                raise _misshapen(proposals, f"a {name} for each chunk, {list(chunks[:1])}", numbers.shape)
         return drawn
     offered = propose(proposals, context, count, keep_policy=False)
     if offered.chunks.shape[1] != count:
