@@ -134,6 +134,8 @@ def run(config: DictConfig, invocation: Invocation, training: DictConfig) -> lis
         least_gain=float(config.least_gain),
         settings={name: value for name, value in whole.items() if name not in FREE},
         report=lambda done: console.print(rounds_table(done)),
+        # What search makes of the first models is what the next ones learn from: no end before it has acted.
+        not_before=int(config.search_from) if config.search_from < config.rounds else 0,
     )
     top = best(rounds)
     console.print(f"Best: round {top.number}, {top.models}", markup=False, highlight=False)

@@ -93,6 +93,7 @@ def improve(
     least_gain: float,
     settings: Mapping[str, Any],
     report: Any = lambda rounds: None,
+    not_before: int = 0,
 ) -> list[Round]:
     """Runs rounds until ``patience`` of them in a row gained less than ``least_gain``.
 
@@ -104,6 +105,7 @@ def improve(
         least_gain: Success rate above the best so far (the policy alone to begin with) that counts as a gain.
         settings: What decides the outcome, for the record.
         report: Called with the finished rounds after each.
+        not_before: Number of the first round after which it may end for want of gain.
 
     Raises:
         ForethoughtError: The numbers make no sense, or the folder belongs to other settings or to a run that
@@ -128,7 +130,7 @@ def improve(
             done.append(current)
             _overview(out, done, settings, least_gain)
             report(done)
-            if fruitless(done, least_gain) >= patience:
+            if number >= not_before and fruitless(done, least_gain) >= patience:
                 break
         return done
 

@@ -47,6 +47,12 @@ def test_it_stops_when_the_gain_does(tmp_path):
     assert overview["rounds_without_gain"] == 1
 
 
+def test_it_does_not_end_before_the_round_it_must_reach(tmp_path):
+    assert len(run(tmp_path / "a", Script([10, 99]))) == 1
+    assert len(run(tmp_path / "b", Script([10, 11, 99]), not_before=1)) == 2
+    assert len(run(tmp_path / "c", Script([10, 60, 61, 99]), not_before=1)) == 3
+
+
 def test_patience_outlasts_a_bad_round(tmp_path):
     rounds = run(tmp_path, Script([30, 55, 54, 53, 99]), patience=2)
     assert len(rounds) == 4
