@@ -26,7 +26,6 @@ from ...reward.chunk_value import ChunkValue
 from ...reward.schemes import Scheme, find_scheme
 from ...reward.schemes.outcome import DISCOUNTED
 from ...reward.value import ValueEnsemble, ValueModel
-from ...reward.value import load as load_value
 from ...weights import shrink
 from ...world_models.dynamics import ChunkDynamics
 from ...world_models.encoder import (
@@ -37,7 +36,6 @@ from ...world_models.encoder import (
 )
 from ...world_models.latent import FILE as WORLD_MODEL_FILE
 from ...world_models.latent import LatentWorldModel
-from ...world_models.latent import load as load_latent
 from ...world_models.retrieval import FILE as MEMORY_FILE
 from ..evaluation.plan import parse_indices
 from .dataset import EpisodeSet, load_episodes
@@ -46,6 +44,7 @@ from .hindsight import Hindsight, hindsight
 from .layout import Layout
 from .loop import Loss, fit
 from .memory import build_memory
+from .origins import given_world_model, start_encoder, start_value
 from .poses import pose_loss, standardise_poses
 from .self_supervised import JointModel, joint_loss, standardise_ways
 from .transitions import TransitionSampler, encode_episodes
@@ -161,9 +160,9 @@ def train(
         )
     torch.manual_seed(seed)
     encoder = ObservationEncoder(cameras, image_size, layout.features, backbone, places=layout.in_hindsight)
-    given = None if world_model_from is None else load_latent(world_model_from)
-    if given is not None:
-        _check_given(given, encoder, privileged_supervision, horizon, members, str(world_model_from))
+    given = None
+    if world_model_from is not None:
+        given = given_world_model(world_model_from, encoder, privileged_supervision, horizon, members)
         encoder = given.encoder
     kept = None if init_states == "all" else parse_indices(init_states, "init_states", sys.maxsize)
     data = load_episodes(rollouts, cameras, executed=True, init_states=kept)
@@ -279,7 +278,7 @@ def _learn_values(
     for index, scheme in enumerate(schemes):
         source = lessons(scheme.uses_failures)
         value = ValueEnsemble(source.encoded.frames.shape[1], source.dynamics.members)
-        _start_value_from(value, start_from)
+        start_value(value, start_from)
         stages.run(f"value_{scheme.name}", scheme.learner(value), value_loss(source, scheme), steps, 1e-2)
         mended = None
         if calibration != "none" and scheme.uses_failures:
@@ -357,24 +356,6 @@ def _standardise(
         standardise_ways(encoder, data, layout, afterwards)
 
 
-def _start_from(encoder: ObservationEncoder, folder: str | None) -> None:
-    """Takes over the weights of another encoder that have the same name and shape, but not its scales."""
-    if folder is None:
-        return
-    other = dict(load_latent(folder).encoder.named_parameters())
-    taken = {
-        name: other[name]
-        for name, own in encoder.named_parameters()
-        if name in other and other[name].shape == own.shape
-    }
-    if not taken:
-        raise ForethoughtError(
-            f"encoder_from='{folder}': that encoder has no weights of the same names and shapes. Train with "
-            "its cameras and image_size, or from scratch with encoder_from=null."
-        )
-    encoder.load_state_dict(taken, strict=False)
-
-
 def _learn_encoder(
     stages: _Stages,
     encoder: ObservationEncoder,
@@ -390,7 +371,7 @@ def _learn_encoder(
     shift: int,
 ) -> None:
     _standardise(encoder, data, layout, afterwards)
-    _start_from(encoder, start_from)
+    start_encoder(encoder, start_from)
     if afterwards is None:
         assert layout.poses is not None
         stages.run("encoder", encoder, pose_loss(data, encoder, layout.poses, batch, shift), steps)
@@ -398,54 +379,6 @@ def _learn_encoder(
     joint = JointModel(encoder, horizon, data.actions.shape[1])
     loss = joint_loss(data, encoder, layout, afterwards, horizon=horizon, batch=batch, discount=discount)
     stages.run("encoder", joint, loss, steps)
-
-
-def _check_given(
-    given: LatentWorldModel,
-    wanted: ObservationEncoder,
-    privileged_supervision: bool,
-    horizon: int,
-    members: int,
-    folder: str,
-) -> None:
-    """A world model that is taken as it is must be what the other options describe."""
-
-    def of(encoder: ObservationEncoder, privileged: bool, length: int, size: int) -> dict[str, object]:
-        return {
-            "cameras": encoder.cameras,
-            "image_size": encoder.image_size,
-            "backbone": encoder.backbone,
-            "in_hindsight": encoder.places,
-            "features": encoder.features,
-            "privileged_supervision": privileged,
-            "horizon": length,
-            "members": size,
-        }
-
-    found = of(given.encoder, given.privileged_supervision, given.horizon, given.dynamics.members)
-    asked = of(wanted, privileged_supervision, horizon, members)
-    if differing := [
-        f"{name}={found[name]} (asked: {asked[name]})" for name in asked if found[name] != asked[name]
-    ]:
-        raise ForethoughtError(
-            f"world_model_from='{folder}' was trained with {', '.join(differing)}. Give the options that it "
-            "was trained with, or train a world model of your own with world_model_from=null."
-        )
-
-
-def _start_value_from(value: ValueEnsemble, folder: str | None) -> None:
-    """Takes over the weights of the value in a folder."""
-    if folder is None:
-        return
-    other = load_value(folder).network.state_dict()
-    own = value.state_dict()
-    differing = [name for name in own if name not in other or other[name].shape != own[name].shape]
-    if differing:
-        raise ForethoughtError(
-            f"values_from='{folder}': that value has other shapes ({', '.join(differing)}). Train with its "
-            "world model (world_model_from), or from scratch with values_from=null."
-        )
-    value.load_state_dict(other)
 
 
 def _scale_steps(dynamics: ChunkDynamics, sample: TransitionSampler) -> None:

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from ...interfaces import ForethoughtError
 from ...text import text_features
 from ...weights import shrink
 from ...world_models.encoder import PROPRIOCEPTION_FEATURES, proprioception_features, random_shift
 from ...wrappers.policies.reference import FlowPolicyNetwork, ReferencePolicy, load
 from .dataset import EpisodeSet, load_episodes
 from .loop import fit, mixed_precision
+from .origins import require_same
 
 
 def train(
@@ -68,10 +68,11 @@ def train(
     from ..benchmarks.libero import ACTION_SPEC
 
     target = Path(out) / file
-    given = None if policy_from is None else Path(policy_from)
-    start = None if given is None else load(given.parent, given.name)
-    if start is not None:
-        _check_start(start.network, tuple(cameras), image_size, features, horizon, str(given))
+    start = None
+    if policy_from is not None:
+        start = load(Path(policy_from).parent, Path(policy_from).name)
+        asked = {"cameras": list(cameras), "image_size": image_size, "features": features, "horizon": horizon}
+        require_same("policy_from", str(policy_from), start.network.shape, asked)
     data = load_episodes(demonstrations, cameras, successes_only=True, per_task=per_task)
     torch.manual_seed(seed)
     network = FlowPolicyNetwork(tuple(cameras), image_size, features, horizon, data.actions.shape[1])
@@ -116,26 +117,6 @@ def train(
     if eight_bits:
         shrink(target)
     return target
-
-
-def _check_start(
-    start: FlowPolicyNetwork,
-    cameras: tuple[str, ...],
-    image_size: int,
-    features: int,
-    horizon: int,
-    file: str,
-) -> None:
-    asked = {"cameras": list(cameras), "image_size": image_size, "features": features, "horizon": horizon}
-    if differing := [
-        f"{name}={start.shape[name]} (asked: {asked[name]})"
-        for name in asked
-        if start.shape[name] != asked[name]
-    ]:
-        raise ForethoughtError(
-            f"policy_from='{file}' was trained with {', '.join(differing)}. Give the options that it was "
-            "trained with, or train from scratch with policy_from=null."
-        )
 
 
 def _standardise(network: FlowPolicyNetwork, data: EpisodeSet, chunks: torch.Tensor) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from forethought.experiments.training import loop, models, policy
+from forethought.experiments.training import loop, models, origins, policy
 from forethought.experiments.training.dataset import load_episodes
 from forethought.experiments.training.loop import fit
 from forethought.interfaces import ForethoughtError, Observation
@@ -183,7 +183,7 @@ def test_an_encoder_can_start_from_another_models(trained, rollouts, tmp_path):
             assert torch.allclose(found[key], wanted[key], atol=5e-3), key
         assert json.loads((folder / "config.json").read_text())["lineage"]["encoder_from"] == trained.name
     with pytest.raises(ForethoughtError, match="no weights of the same names and shapes"):
-        models._start_from(nn.Module(), str(trained))
+        origins.start_encoder(nn.Module(), str(trained))
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_values_can_be_learned_for_a_world_model_as_it_is(trained, rollouts, tmp
     wanted, found = (value.load(place).network.state_dict() for place in (trained, again))
     assert all(torch.allclose(found[name], wanted[name], atol=5e-3) for name in wanted)
     with pytest.raises(ForethoughtError, match=r"values_from=.*other shapes"):
-        models._start_value_from(value.ValueEnsemble(3), str(trained))
+        origins.start_value(value.ValueEnsemble(3), str(trained))
     with pytest.raises(ForethoughtError, match=r"world_model_from=.*members=3 \(asked: 2\)"):
         models.train(out=str(tmp_path / "no"), members=2, **settings)
     with pytest.raises(ForethoughtError, match=r"encoder_from=.*Give one of them"):
