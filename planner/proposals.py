@@ -99,9 +99,7 @@ def propose(proposals: Proposals, context: Context, count: int, *, keep_policy: 
         horizon, size = context.policy.shape[2:]
         wanted = f"[{context.seeds.size}, 1 to {count}, {horizon}, {size}]"
         raise _misshapen(proposals, f"chunks {wanted}, a set for each node", chunks)
-    for name, numbers in (("source", offered.source), ("prior", offered.prior)):
-        if numbers.shape != chunks[:2]:
-            raise _misshapen(proposals, f"a {name} for each chunk, {list(chunks[:2])}", numbers.shape)
+    _require_each(proposals, chunks[:2], source=offered.source, prior=offered.prior)
     return offered
 
 
@@ -118,9 +116,7 @@ def draw(proposals: Proposals, context: Context, places: np.ndarray, count: int)
         if chunks != (places.size, *context.policy.shape[2:]):
             wanted = [places.size, *context.policy.shape[2:]]
             raise _misshapen(proposals, f"chunks {wanted}, one for each node", chunks)
-        for name, numbers in (("source", drawn.source), ("log_prior", drawn.log_prior)):
-            if numbers.shape != chunks[:1]:
-                raise _misshapen(proposals, f"a {name} for each chunk, {list(chunks[:1])}", numbers.shape)
+        _require_each(proposals, chunks[:1], source=drawn.source, log_prior=drawn.log_prior)
         return drawn
     offered = propose(proposals, context, count, keep_policy=False)
     if offered.chunks.shape[1] != count:
@@ -131,6 +127,13 @@ def draw(proposals: Proposals, context: Context, places: np.ndarray, count: int)
         np.ascontiguousarray(offered.source[every], np.int8),
         np.log(np.maximum(offered.prior[every], 1e-300)),
     )
+
+
+def _require_each(proposals: Proposals, shape: tuple[int, ...], **numbers: np.ndarray) -> None:
+    """There must be one of these numbers, by name, for each chunk."""
+    for name, array in numbers.items():
+        if array.shape != shape:
+            raise _misshapen(proposals, f"a {name} for each chunk, {list(shape)}", array.shape)
 
 
 def _misshapen(proposals: Proposals, wanted: str, got: tuple[int, ...]) -> ForethoughtError:
