@@ -17,6 +17,7 @@ import math
 import time
 from collections import Counter
 from dataclasses import replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -101,10 +102,11 @@ class Controller:
                     f"The controller needs a policy with propose, action_spec and horizon; "
                     f"{type(policy).__name__} has no {name}. forethought.wrap takes other objects."
                 )
-        if execution_horizon is not None and not 1 <= execution_horizon <= int(policy.horizon):
+        whole = isinstance(execution_horizon, Integral) and not isinstance(execution_horizon, bool)
+        if execution_horizon is not None and not (whole and 1 <= execution_horizon <= int(policy.horizon)):
             raise ForethoughtError(
-                f"execution_horizon must be 1 to {int(policy.horizon)}, the steps of this policy's chunks, "
-                f"or None for all of them; got {execution_horizon}."
+                f"execution_horizon must be an integer 1 to {int(policy.horizon)}, the steps of the policy's "
+                f"chunks, or None for all of them; got {execution_horizon!r}."
             )
         self.guard: Any = make_guard(guard, policy.action_spec)
         for part, method in ((planner, "plan"), (reasoner, "consider"), (self.guard, "check")):

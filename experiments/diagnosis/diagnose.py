@@ -177,6 +177,11 @@ def _simulate(arm: Arm, simulation: Simulation, discount: float, console: Consol
         states = parse_indices(simulation.init_states, "init_states", min(t.init_states for t in tasks))
         workshop = Workshop()
         controller = workshop.controller(arm)
+        if controller.execution_horizon is not None:
+            raise ForethoughtError(
+                "diagnose judges whole chunks, as the world model imagines them; got "
+                f"controller.execution_horizon={controller.execution_horizon}. Leave it null."
+            )
         trial = Trial(**{**asdict(simulation.trial), "discount": discount})
         trial = Trial(
             **{

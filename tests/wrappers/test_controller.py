@@ -77,9 +77,8 @@ def test_only_the_first_steps_are_executed_before_the_next_look(policy, planner,
     for _ in range(2):
         decision = controller.decide(observe(2), np.array([1, 2]))
         np.testing.assert_array_equal(decision.chunk, whole[:, :steps])
-    for executed in told[
-        2:
-    ]:  # in the second decision planner and guard hear what was executed after the first
+    # In the second decision planner and guard hear what was executed after the first.
+    for executed in told[2:]:
         np.testing.assert_array_equal(executed, whole[:, :steps])
     assert len(told) == 4
     np.testing.assert_array_equal(controller._last, whole[:, :steps][:, -1])
@@ -87,7 +86,7 @@ def test_only_the_first_steps_are_executed_before_the_next_look(policy, planner,
     assert controller.decide(observe(2), np.array([1, 2])).chunk.shape == whole[:, :steps].shape
 
 
-@pytest.mark.parametrize("steps", [0, 5, -1])
+@pytest.mark.parametrize("steps", [0, 5, -1, 2.0, True, "2"])
 def test_more_steps_than_a_chunk_has_are_refused(policy, steps):
     with pytest.raises(ForethoughtError, match="1 to 4"):
         Controller(policy, None, execution_horizon=steps)
