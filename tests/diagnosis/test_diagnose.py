@@ -105,6 +105,13 @@ def test_nothing_is_blamed_where_nothing_is_broken(healthy, unseen, tmp_path):
     assert (tmp_path / "diagnose.png").stat().st_size > 10_000
 
 
+def test_a_part_of_a_chunk_is_not_judged(healthy, unseen, tmp_path):
+    chosen = arm(healthy)
+    chosen.parts["controller"]["execution_horizon"] = 2
+    with pytest.raises(ForethoughtError, match="execution_horizon=2"):
+        run(chosen, tmp_path, unseen)
+
+
 def test_labels_without_failures_are_found(healthy, rollouts, unseen, tmp_path):
     blind = train(tmp_path / "m", rollouts, healthy, ("encoder", "dynamics"), schemes=SUCCESSES_ONLY)
     found = run(arm(healthy, value=blind), tmp_path, unseen)
