@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 
 from ...interfaces import ActionSamples, Observation, Planner, Policy
+from ...reward import simulated
+from ...world_models.latent import load_state_embedding
+from ...world_models.simulator import SimulatorWorldModel
 from .delegate import PolicyDelegate
 
 
@@ -20,10 +23,17 @@ class PlannedPolicy(PolicyDelegate):
         policy: Who proposes.
         planner: Who decides.
         samples: Chunks asked of the policy.
+        simulator: The planner's world model where that is the simulator, which has to know the environment.
     """
 
     planner: Planner
     samples: int = 8
+    simulator: SimulatorWorldModel | None = None
+
+    def attach(self, env: Any) -> None:
+        """Act in this environment from now on: where the simulator imagines, it imagines there."""
+        if self.simulator is not None:
+            self.simulator.attach(env)
 
     def propose(self, observation: Observation, n: int, seeds: np.ndarray) -> ActionSamples:
         """See ``Policy.propose``; sample 0 is the planner's decision."""
@@ -50,21 +60,28 @@ def load(
     file: str = "policy.safetensors",
     preset: str = "forethought",
     policy: Policy | None = None,
+    simulator: bool = False,
     **options: Any,
 ) -> PlannedPolicy:
     """A policy, by default the reference policy of the models folder, planned with that folder's models and a
-    preset's options."""
+    preset's options.
+
+    With ``simulator`` the simulator is the world model, its states scored by the folder's value: episodes of a
+    search that imagines nothing wrongly, for models that simulator state may supervise.
+    """
     from ...planner import PRESETS
-    from ...wrappers.models import load_models
+    from ...wrappers.models import find_folder, load_models
     from ...wrappers.policies import reference
 
+    folder = find_folder(folder)
     models = load_models(folder)
     policy = reference.load(folder, file) if policy is None else policy
+    exact = SimulatorWorldModel(embed=load_state_embedding(folder)) if simulator else None
     planner = PRESETS[preset](
-        models.world_model,
-        models.reward_model,
+        models.world_model if exact is None else exact,
+        models.reward_model if exact is None else simulated.load(folder),
         action_spec=policy.action_spec,
         memory=models.memory,
         **options,
     )
-    return PlannedPolicy(policy, planner)
+    return PlannedPolicy(policy, planner, simulator=exact)

@@ -170,8 +170,11 @@ class PolicySource:
         return self.label
 
     def actor(self, env: Any) -> Actor:
-        """The policy, loaded here, for one environment."""
-        return _PolicyActor(self, build("policy", self.policy), env.action_spec)
+        """The policy, loaded here, for one environment, which it is told where it asks."""
+        policy = build("policy", self.policy)
+        if callable(attach := getattr(policy, "attach", None)):
+            attach(env)
+        return _PolicyActor(self, policy, env.action_spec)
 
 
 class _PolicyActor:

