@@ -66,8 +66,8 @@ def load(
     """A policy, by default the reference policy of the models folder, planned with that folder's models and a
     preset's options.
 
-    With ``simulator`` the simulator is the world model, its states scored by the folder's value: episodes of a
-    search that imagines nothing wrongly, for models that simulator state may supervise.
+    With ``simulator`` the simulator is the world model, its states scored by the folder's value: episodes of
+    a search that imagines nothing wrongly, for models that simulator state may supervise.
     """
     from ...planner import PRESETS
     from ...wrappers.models import find_folder, load_models
