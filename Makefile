@@ -1,5 +1,5 @@
 # make demo    from nothing to the paired table on libero_object, with the shipped weights
-# make test    from nothing to green: lint, format, types, tests
+# make test    from nothing to green: lint, format, types, tests (TESTERS=4: by four processes in place of two)
 # make test-families   the adapters of OpenVLA over a real Llama, in an environment of its own, .venv-families
 # make bench   how fast the search is, and where the time goes
 # make bench-mctx   the same beside mctx, which gets an environment of its own, .venv-mctx
@@ -13,6 +13,9 @@ BIN := .venv/bin
 # OpenCV and MuJoCo load these; EGL draws the pictures.
 GL_LIBRARIES := libGL.so.1 libEGL.so.1 libOpenGL.so.0 libgthread-2.0.so.0
 GL_PACKAGES := libgl1 libegl1 libgl1-mesa-dri libopengl0 libglib2.0-0
+
+# Processes that share the tests, a file each at a time (up to 3 GB each).
+TESTERS ?= 2
 
 export LP_NUM_THREADS ?= 1
 
@@ -61,7 +64,7 @@ demo: setup
 	$(BIN)/forethought eval --config-name demo
 
 test: .venv/.graphics .venv/.installed-dev lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses=$(TESTERS) --dist=loadfile
 
 test-families: .venv-families/.installed
 	.venv-families/bin/python -m pytest tests/families
