@@ -14,7 +14,7 @@ from ...world_models.flow import FrameTransformer
 from ...world_models.frames import FrameCodec
 from ...world_models.video import VideoWorldModel
 from .dataset import EpisodeSet
-from .loop import Loss
+from .loop import Loss, mixed_precision
 from .transitions import BOOTSTRAP
 
 HELD_OUT = 10
@@ -83,7 +83,7 @@ def codec_loss(data: EpisodeSet, batch: int, device: str) -> Loss:
     def loss(module: nn.Module, generator: torch.Generator) -> Tensor:
         assert isinstance(module, FrameCodec)
         picture = mosaics(module, data, _pick(pool, batch, generator), device)
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
+        with mixed_precision(device):
             latent = module.encode(picture)
             noise = torch.randn(latent.shape, generator=generator).to(latent.device)
             seen = module.decode(latent + 0.05 * latent.detach().std() * noise).float()
@@ -142,7 +142,7 @@ def flow_loss(
             torch.lerp(part, chance, sigma.view(-1, *[1] * (part.dim() - 1)))
             for part, chance in zip(change, noise, strict=True)
         ]
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
+        with mixed_precision(device):
             velocity = module(
                 (mixed[0], mixed[1]), now, context[first].to(device), chunks[first].to(device), sigma
             )

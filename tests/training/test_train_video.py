@@ -8,13 +8,16 @@ from dataclasses import replace
 import episodes
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from forethought.experiments.data.hdf5 import write_episodes
+from forethought.experiments.training import loop, video_report
 from forethought.experiments.training import video as command
-from forethought.experiments.training import video_report
 from forethought.experiments.training.dataset import load_episodes
-from forethought.experiments.training.video_losses import Windows
+from forethought.experiments.training.video_losses import Windows, codec_loss
 from forethought.interfaces import ForethoughtError, Observation
+from forethought.world_models.frames import FrameCodec
 from forethought.wrappers.models import load_models
 
 pytest.importorskip("diffusers")
@@ -51,6 +54,19 @@ def rollouts(tmp_path_factory):
 def trained(rollouts, tmp_path_factory):
     folder = tmp_path_factory.mktemp("video")
     return command.train(rollouts=[str(rollouts)], out=str(folder), **OPTIONS)
+
+
+@pytest.mark.parametrize("instructions", [False, True])
+def test_it_multiplies_in_bfloat16_only_where_the_processor_can(rollouts, monkeypatch, instructions):
+    monkeypatch.setattr(loop, "multiplies_bfloat16", lambda: instructions)
+    codec = FrameCodec((episodes.CAMERA,), image_size=16, width=8, halvings=1)
+    multiplied = set()
+    for layer in codec.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(lambda layer, given, result: multiplied.add(result.dtype))
+    data = load_episodes([rollouts], OPTIONS["cameras"])
+    codec_loss(data, 4, "cpu")(codec, torch.Generator().manual_seed(0))
+    assert multiplied == {torch.bfloat16 if instructions else torch.float32}
 
 
 def observation_of(gap):
