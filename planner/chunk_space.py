@@ -34,9 +34,10 @@ class ChunkSpace:
         scale: Environment units of one normalised unit, ``float64 [A]``.
         middle: Of the bounds, ``float64 [A]``.
         dimension: Number of continuous coordinates D = H·C of a chunk.
-        geometry: What the compiled loops of ``lanes`` know of it: continuous and gripper indices, middle,
-            what the deviation from the mean over time and the mean are multiplied with, and the bounds; and
-            of the continuous ones scale, 1/scale, middle and bounds, ``LANES`` times each.
+        geometry: What the compiled loops of ``lanes`` know of it, in few arrays, because each is unpacked
+            with every call: continuous and gripper indices; what the deviation from the mean over time and
+            the mean are multiplied with; the bounds ``float32 [2, A]``; and of the continuous ones scale,
+            1/scale, middle and bounds, ``LANES`` times each.
         log_det: Logarithm of the volume ratio of whitened to normalised coordinates.
     """
 
@@ -75,9 +76,9 @@ class ChunkSpace:
         own, common = math.sqrt(1.0 - self.shared), math.sqrt(self._common)
         # Unsigned: an index that may be negative is looked at twice by compiled loops.
         indices = self.continuous.astype(np.uint64), self.gripper.astype(np.uint64)
-        shape = *indices, self.middle, own, common
         wide = np.stack([scale, 1.0 / scale, self.middle, spec.low, spec.high])[:, self.continuous]
-        set_field(self, "geometry", (*shape, spec.low, spec.high, np.repeat(wide, lanes.LANES, axis=1)))
+        bounds, wide = np.stack([spec.low, spec.high]), np.repeat(wide, lanes.LANES, axis=1)
+        set_field(self, "geometry", (*indices, own, common, bounds, wide))
         over_time = -0.5 * ((self.horizon - 1) * math.log1p(-self.shared) + math.log(self._common))
         rotations = sum(1 for index in spec.rotation if index in spec.continuous)
         volume = self.continuous.size * over_time - self.horizon * rotations * math.log(self.rotation_scale)

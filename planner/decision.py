@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -153,6 +154,11 @@ class DecisionRule:
             gripper = vote(root.chunks[rows[:, None], order], voters, chosen)
         return blend(root.chunks[:, 0], chosen, gripper, self.policy_weight, spec)
 
+    @functools.cached_property
+    def _within(self) -> str:
+        """What a reason says of the margin; numbers take long to become words."""
+        return f"within the margin of {self.margin:g}"
+
     def _reasons(
         self,
         source_names: tuple[str, ...],
@@ -169,8 +175,7 @@ class DecisionRule:
             elif chosen:
                 reasons.append(f"search: {source_names[source[row, chosen]]} is better by {more:.3f}")
             elif more > 0.0:
-                within = f"within the margin of {self.margin:g}"
-                reasons.append(f"policy: the best is better by {more:.3f}, {within}")
+                reasons.append(f"policy: the best is better by {more:.3f}, {self._within}")
             else:
                 reasons.append("policy: nothing is better")
         return tuple(reasons)

@@ -51,16 +51,17 @@ def log_density(
     return total
 
 
-Ladder = tuple[np.ndarray, np.ndarray, float, float, int]
-"""What the density of a kernel depends on beside its centre: the logarithm of σ to the power −D and ½σ⁻² of
-each bandwidth σ, ``float64 [K]``; the logarithms of 1−p and p of the grippers; and the steps H."""
+Ladder = tuple[np.ndarray, float, float, int]
+"""What the density of a kernel depends on beside its centre: each bandwidth σ, the logarithm of σ to the
+power −D, and ½σ⁻², ``float64 [3, K]``; the logarithms of 1−p and p of the grippers; and the steps H."""
 
 
 def ladder(bandwidths: Sequence[float], dimension: int, flip_probability: float, horizon: int) -> Ladder:
     """That of kernels with these bandwidths in so many dimensions."""
     sigma = np.asarray(bandwidths, np.float64)
     keep, flip = log_probability(1.0 - flip_probability), log_probability(flip_probability)
-    return -dimension * np.log(sigma), 0.5 / (sigma * sigma), keep, flip, int(horizon)
+    rungs = np.stack([sigma, -dimension * np.log(sigma), 0.5 / (sigma * sigma)])
+    return rungs, keep, flip, int(horizon)
 
 
 def log_normaliser(dimension: int, kernels: int) -> float:
@@ -88,7 +89,8 @@ def log_sums(
 ) -> np.ndarray:
     """``log_density`` without the constant; ``steps`` are a ``Ladder``. The queries, all their numbers in one
     array, lie side by side in as many lanes (see the module ``lanes``): one after the other in one."""
-    log_scale, half_precision, keep, flip, horizon = steps
+    rungs, keep, flip, horizon = steps
+    log_scale, half_precision = rungs[1], rungs[2]
     dimension, n_centres = middle.shape[1:]
     # Arrays of their own, not rows of one: else the compiler does not see that they are apart.
     term, squared = np.empty(n_centres), np.empty(n_centres)

@@ -20,6 +20,7 @@ class Inputs:
             chunk, and where that is not finite by the middle of the bounds.
         own: The policy's own chunks as they came, ``float32 [B, H, A]``.
         whole: Whether the own chunk was finite, ``bool [B]``.
+        intact: Whether it was in every row.
         seeds: ``int64 [B]``.
         weights: Of the samples by the policy's likelihoods, ``float64 [B, N]``, or None where it has none.
     """
@@ -27,13 +28,9 @@ class Inputs:
     chunks: np.ndarray
     own: np.ndarray
     whole: np.ndarray
+    intact: bool
     seeds: np.ndarray
     weights: np.ndarray | None = None
-
-    @property
-    def intact(self) -> bool:
-        """Whether every row's own chunk was finite."""
-        return every(self.whole)
 
 
 def every(flags: np.ndarray) -> bool:
@@ -51,28 +48,30 @@ def checked(samples: ActionSamples, observation: Observation, seeds: np.ndarray,
     chunks, batch = np.ascontiguousarray(samples.chunks, np.float32), observation.batch
     # One that cannot be written to would have all loops compiled once more.
     chunks = chunks if chunks.flags.writeable else chunks.copy()
-    good = chunks.ndim == 4 and chunks.shape[0] == batch and min(chunks.shape) > 0
-    if not good or chunks.shape[3] != spec.size:
+    shape = chunks.shape
+    if len(shape) != 4 or shape[0] != batch or min(shape) < 1 or shape[3] != spec.size:
         raise ForethoughtError(
             f"Policy chunks must be [B, N, H, A] with B={batch} rows and the action spec's A={spec.size}; "
-            f"got shape {chunks.shape}. Wrap the policy with the action spec of its benchmark."
+            f"got shape {shape}. Wrap the policy with the action spec of its benchmark."
         )
     seeds = np.asarray(seeds, np.int64).reshape(-1)
     if seeds.size != batch:
         raise ForethoughtError(f"plan needs one seed per row, int64 [{batch}]; got {seeds.size} seeds.")
-    own, whole = chunks[:, 0], finite_numbers(chunks.reshape(batch, -1))
-    if not every(whole):
+    own, whole = chunks[:, 0], finite_numbers(chunks)
+    intact = every(whole)
+    if not intact:
         finite = np.asarray(np.isfinite(chunks).all(axis=(2, 3)))
         whole = finite[:, 0]
+        intact = every(whole)
         stand_in = np.where(whole[:, None, None], own, 0.5 * (spec.low + spec.high))
         chunks = np.where(finite[:, :, None, None], chunks, stand_in[:, None])
     given = samples.log_probability
-    if given is not None and np.shape(given) != chunks.shape[:2]:
+    if given is not None and np.shape(given) != shape[:2]:
         raise ForethoughtError(
-            f"log_probability must be [B, N] = {list(chunks.shape[:2])}, a number for each chunk; got shape "
+            f"log_probability must be [B, N] = {list(shape[:2])}, a number for each chunk; got shape "
             f"{list(np.shape(given))}. Leave it None where the policy has no likelihood."
         )
-    return Inputs(chunks, own, whole, seeds, sample_weights(chunks, given))
+    return Inputs(chunks, own, whole, intact, seeds, sample_weights(chunks, given))
 
 
 def distinct(rows: np.ndarray, batch: int) -> list[int]:

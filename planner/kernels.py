@@ -25,6 +25,7 @@ from .selection import (
     SequentialHalving,
     halving_schedule,
 )
+from .settling import Gathered, gather
 from .tree import BLANK, NONE, Tree
 
 PUCT, DENSITY_UCB, HALVING = 0, 1, 2
@@ -110,36 +111,46 @@ class Walk:
             drawing,
         )
 
-    def __call__(self, tree: Tree, allowance: Allowance) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(
+        self, tree: Tree, latents: np.ndarray, allowance: Allowance
+    ) -> tuple[np.ndarray, np.ndarray, Gathered | None]:
         """Claims ``int64 [L, 2]``, and the children that were opened and are yet to be drawn, ``int64 [3,
-        D]``; see ``TreeSearch.simulate``."""
+        D]``; see ``TreeSearch.simulate``. If none are, also what the models need of the claims, with the
+        ``latents`` of ``LatentPool.numbers``."""
         self._wave += 1
-        claims, drawn, room = self._go(tree, allowance)
+        claims, drawn, gathered, room = self._go(tree, latents, allowance)
         if room:
             tree.reserve(room)
-            claims, drawn, _ = self._go(tree, allowance)
-        return claims, drawn
+            claims, drawn, gathered, _ = self._go(tree, latents, allowance)
+        return claims, drawn, None if drawn.size else gathered
 
-    def _go(self, tree: Tree, allowance: Allowance) -> tuple[np.ndarray, np.ndarray, int]:
+    def _go(self, tree: Tree, latents: np.ndarray, allowance: Allowance) -> Walked:
         """What ``_walk`` says, of all rows."""
         rows = tree.size.size
+        before, after = (tree.nodes, tree.chunk, tree.size, latents, self._wave), (allowance, *self._how)
         if rows < 2 * MANY:
-            return _walk(tree.nodes, tree.chunk, tree.size, self._wave, 0, rows, allowance, *self._how)
-        before, after = (tree.nodes, tree.chunk, tree.size, self._wave), (allowance, *self._how)
+            return _walk(*before, 0, rows, *after)
         parts = split(lambda start, stop: _walk(*before, start, stop, *after), rows, MANY)
         if len(parts) == 1:
             return parts[0]
-        claims, drawn, room = zip(*parts)
-        return np.concatenate(claims), np.concatenate(drawn, axis=1), room[0]
+        claims, drawn, gathered, room = zip(*parts)
+        chunks, states = zip(*gathered)
+        both = np.concatenate(chunks), np.concatenate(states)
+        return np.concatenate(claims), np.concatenate(drawn, axis=1), both, room[0]
 
 
 MANY = 4
 """Trees from which a second thread is worth being woken."""
 
+Walked: TypeAlias = tuple[np.ndarray, np.ndarray, Gathered, int]
+"""Claims ``int64 [L, 2]``; children that are yet to be drawn, ``int64 [3, D]``; if there are none, what the
+models need of the claims; and 0, or, nothing done yet, the nodes that each row must have room for."""
+
 
 @njit(cache=True, error_model="numpy")
-def claim_unknown(nodes: Any) -> np.ndarray:
-    """Claims ``int64 [L, 2]`` of all candidates at the roots that are not evaluated."""
+def claim_unknown(nodes: Any, chunk: np.ndarray, latents: np.ndarray) -> tuple[np.ndarray, Gathered]:
+    """Claims ``int64 [L, 2]`` of all candidates at the roots that are not evaluated, and what the models need
+    of them, with the ``latents`` of ``LatentPool.numbers``."""
     count = nodes[0, 0].child_count
     claims, claimed = np.empty((len(nodes) * count, 2), np.int64), 0
     for row in range(len(nodes)):
@@ -149,7 +160,7 @@ def claim_unknown(nodes: Any) -> np.ndarray:
                 nodes[row, 0].pending += 1
                 claims[claimed, 0], claims[claimed, 1] = row, child
                 claimed += 1
-    return claims[:claimed]
+    return claims[:claimed], gather(nodes, chunk, latents, claims[:claimed])
 
 
 @njit(cache=True, error_model="numpy")
@@ -181,6 +192,7 @@ def _walk(
     tree: Any,
     chunk: np.ndarray,
     size: np.ndarray,
+    latents: np.ndarray,
     wave: int,
     start: int,
     stop: int,
@@ -191,9 +203,8 @@ def _walk(
     max_depth: int,
     inner_children: int,
     drawing: Drawing,
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Claims of the rows from ``start`` to ``stop``, what is yet to be drawn, and 0; or, nothing done yet,
-    the nodes that each row must have room for."""
+) -> Walked:
+    """The walk in the rows from ``start`` to ``stop``."""
     most, room, width = 0, 0, widths(tree, allowance)
     for row in range(width.size):  # of all rows, so that all parts agree
         most += width[row] if start <= row < stop else 0
@@ -259,7 +270,8 @@ def _walk(
     if opened and drawing[0] != ELSEWHERE:
         draw_opened(tree, chunk, drawn[:, :opened], drawing)
         opened = 0
-    return claims[:claimed], drawn[:, :opened], room
+    gathered = gather(tree, chunk, latents, claims[: 0 if opened else claimed])
+    return claims[:claimed], drawn[:, :opened], gathered, room
 
 
 @njit(cache=True, error_model="numpy")

@@ -25,6 +25,12 @@ def room(chunks: int, horizon: int, geometry: Any) -> int:
     return (chunks + LANES - 1) // LANES * LANES * horizon * geometry[0].size
 
 
+@njit(cache=True, inline="always")
+def _middle(geometry: Any, action: Any) -> Any:
+    """``ChunkSpace.middle`` of one number of the action."""
+    return 0.5 * np.float64(geometry[4][0, action] + geometry[4][1, action])
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def whiten(chunks: np.ndarray, geometry: Any) -> np.ndarray:
     """``ChunkSpace.whiten`` of ``[L, H, A]``: ``float64 [L, H·C]``."""
@@ -39,12 +45,13 @@ def whiten(chunks: np.ndarray, geometry: Any) -> np.ndarray:
 @njit(cache=True, nogil=True, error_model="numpy")
 def signs(chunks: np.ndarray, geometry: Any) -> np.ndarray:
     """``ChunkSpace.signs`` of ``[L, H, A]``: ``float64 [L, G, H]``."""
-    gripper, middle = geometry[1:3]
+    gripper = geometry[1]
     out = np.empty((len(chunks), gripper.size, chunks.shape[1]))
-    for i in range(len(chunks)):
-        for g in range(gripper.size):
+    for g in range(gripper.size):
+        middle = _middle(geometry, gripper[g])
+        for i in range(len(chunks)):
             for t in range(chunks.shape[1]):
-                out[i, g, t] = 1.0 if chunks[i, t, gripper[g]] > middle[gripper[g]] else -1.0
+                out[i, g, t] = 1.0 if chunks[i, t, gripper[g]] > middle else -1.0
     return out
 
 
@@ -124,8 +131,9 @@ def read(chunks: np.ndarray, which: np.ndarray, geometry: Any, out: np.ndarray) 
     for i in range(which.size):
         chunk, first = chunks[which[i]], i // LANES * size * horizon * LANES + i % LANES
         for t in range(horizon):
+            step = chunk[t]  # a row of its own: half the time of two indices
             for c in range(size):
-                out[first + (t * size + c) * LANES] = chunk[t, continuous[c]]
+                out[first + (t * size + c) * LANES] = step[continuous[c]]
 
 
 @njit(cache=True, error_model="numpy")
@@ -136,15 +144,16 @@ def write(value: np.ndarray, geometry: Any, which: np.ndarray, out: np.ndarray) 
     for i in range(which.size):
         chunk, first = out[which[i]], i // LANES * size * horizon * LANES + i % LANES
         for t in range(horizon):
+            step = chunk[t]
             for c in range(size):
-                chunk[t, continuous[c]] = value[first + (t * size + c) * LANES]
+                step[continuous[c]] = value[first + (t * size + c) * LANES]
 
 
 @njit(cache=True, error_model="numpy")
 def deviate(noise: np.ndarray, centre: np.ndarray, horizon: int, geometry: Any, out: np.ndarray) -> None:
     """White noise around centres, inside the bounds, into ``out``, ``float32``."""
-    own, common = geometry[3:5]
-    scale, low, high = geometry[7][0], geometry[7][3], geometry[7][4]
+    own, common = geometry[2:4]
+    scale, low, high = geometry[5][0], geometry[5][3], geometry[5][4]
     wide = scale.size
     mean = np.empty(wide)
     for block in range(out.size // max(wide * horizon, 1)):
@@ -166,8 +175,8 @@ def deviate(noise: np.ndarray, centre: np.ndarray, horizon: int, geometry: Any, 
 @njit(cache=True, error_model="numpy")
 def unite(value: np.ndarray, horizon: int, geometry: Any, out: np.ndarray) -> None:
     """Numbers in environment units, whitened."""
-    own, common = 1.0 / geometry[3], 1.0 / geometry[4]
-    inverse, middle = geometry[7][1], geometry[7][2]
+    own, common = 1.0 / geometry[2], 1.0 / geometry[3]
+    inverse, middle = geometry[5][1], geometry[5][2]
     wide = middle.size
     mean = np.empty(wide)
     for block in range(out.size // max(wide * horizon, 1)):
@@ -197,11 +206,11 @@ def command(
 ) -> None:
     """What chunks ``which`` of ``[L, H, A]`` command the binary grippers, or the inverse where ``flip``
     ``bool [M, G]``, into chunks ``where`` of ``out``: the bound that is nearer."""
-    gripper, middle = geometry[1:3]
+    gripper, bounds = geometry[1], geometry[4]
     for g in range(gripper.size):
         a = gripper[g]
-        low, high = geometry[5][a], geometry[6][a]
-        half, twice = np.float32(0.5) * (low + high), 2.0 * middle[a]
+        low, high = bounds[0, a], bounds[1, a]
+        half, twice = np.float32(0.5) * (low + high), 2.0 * _middle(geometry, a)
         for i in range(which.size):
             centre, chunk, flipped = centres[which[i]], out[where[i]], flip[i, g]
             for t in range(out.shape[1]):
@@ -214,13 +223,14 @@ def command(
 def pattern(chunks: np.ndarray, geometry: Any, out: np.ndarray) -> None:
     """Whether each binary gripper of ``[L, H, A]`` is beyond the middle, a bit a step, into ``uint64 [L, G,
     ⌈H/64⌉]``."""
-    gripper, middle = geometry[1:3]
+    gripper = geometry[1]
     for g in range(gripper.size):
         a = gripper[g]
+        middle = _middle(geometry, a)
         for i in range(len(chunks)):
             for w in range(out.shape[2]):
                 word = np.uint64(0)
                 for t in range(w * 64, min(w * 64 + 64, chunks.shape[1])):
-                    if chunks[i, t, a] > middle[a]:
+                    if chunks[i, t, a] > middle:
                         word |= _ONE << np.uint64(t % 64)
                 out[i, g, w] = word

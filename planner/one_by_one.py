@@ -116,7 +116,6 @@ class Drawer:
     ) -> None:
         weights = np.array(shares, np.float64) / sum(shares)
         self._space, self._cumulative = space, weights.cumsum()
-        self._widths = [np.asarray(widths, np.float64) for widths in bandwidths]
         self._ladders = [
             ladder(widths, space.dimension, flip_probability, space.horizon) for widths in bandwidths
         ]
@@ -157,8 +156,7 @@ class Drawer:
 
     def mixture(self, of: Kernels) -> Mixture:
         """That of one source, with these kernels, which may yet have to be described."""
-        where = self._cumulative, of.centres, of.white, of.words, self._widths[0]
-        how = self._flip, self._space.geometry, self._ladders[0]
+        where, how = (of.centres, of.white, of.words), (self._flip, self._space.geometry, self._ladders[0])
         return *where, *how, self._constant(0, of), self._temperature
 
     def evenly(
@@ -174,7 +172,7 @@ class Drawer:
         H, A]`` and sources (from 1) ``int8 [M, K]``, for ``nodes`` under ``seeds``, ``int64 [M]``: see
         ``draw_evenly``."""
         of, entry = kernels
-        how = self._widths[index], self._flip, self._space.geometry, *out
+        how = self._ladders[index][0][0], self._flip, self._space.geometry, *out
         draw_evenly(seeds, nodes, index, slots, of.centres, entry, *how)
 
     def log_density(self, chunks: np.ndarray, kernels: Sequence[tuple[Kernels, np.ndarray]]) -> np.ndarray:
@@ -197,7 +195,7 @@ class Drawer:
         """What ``log_sums`` lacks of the log-density of a source's share of the mixture."""
         key = index, of.white.shape[2]
         if key not in self._constants:
-            many = key[1] * self._widths[index].size
+            many = key[1] * self._ladders[index][0].shape[1]
             self._constants[key] = log_normaliser(self._space.dimension, many) + self._logs[index]
         return self._constants[key]
 
@@ -216,7 +214,7 @@ class Drawer:
         geometry = self._space.geometry
         for index, (of, entry) in enumerate(kernels):
             wanted = start + np.flatnonzero(origin == index)
-            widths = self._widths[index]
+            widths = self._ladders[index][0][0]
             draw_around(wanted, where, keys, of.centres, entry, widths, self._flip, geometry, chunks)
         here = [(of, entry[start:stop]) for of, entry in kernels]
         return self.log_density(chunks[start:stop, None], here)[:, 0] / self._temperature
@@ -243,12 +241,10 @@ def weigh(
     return density
 
 
-Mixture: TypeAlias = tuple[
-    np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, float, Any, Ladder, float, float
-]
-"""A mixture of one source as compiled loops take it: cumulative shares; centres, white and words of its
-``Kernels``; bandwidths; flip probability; ``ChunkSpace.geometry``; and, of the density, the ladder, what
-``log_sums`` lacks, and the temperature."""
+Mixture: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray, float, Any, Ladder, float, float]
+"""A mixture of one source as compiled loops take it: centres, white and words of its ``Kernels``; flip
+probability; ``ChunkSpace.geometry``; and, of the density, the ladder, what ``log_sums`` lacks, and the
+temperature."""
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -265,7 +261,8 @@ def draw_and_weigh(
     log_prior: np.ndarray,
 ) -> None:
     """All of ``Drawer._part`` for a mixture of one source, ``FEW`` candidates at a time."""
-    shares, centres, white, words, widths, flip_probability, geometry, steps, constant, temperature = mixture
+    centres, white, words, flip_probability, geometry, steps, constant, temperature = mixture
+    shares, widths = np.ones(1), steps[0][0]
     for first in range(start, stop, FEW):
         last = min(first + FEW, stop)
         few, entry = chunks[first:last], rows[first:last]

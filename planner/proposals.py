@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numba import njit
@@ -15,12 +15,14 @@ from .chunk_space import ChunkSpace, binary_grippers, clip, clipped
 from .context import Context
 from .drawing import draw_evenly
 from .inputs import every
+from .kernels import claim_unknown
 from .lanes import describe, describe_centres
 from .noise import stream_keys, uniforms
 from .one_by_one import Drawer, Kernels, Mixture, NodeKernels, remembered, weigh
 from .opening import Drawing, from_kernels, from_samples, take_samples
+from .settling import Gathered
 from .sources import KernelSource, PolicyKernels, varies_with
-from .tree import finite_rows
+from .tree import Tree, add_roots, finite_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +103,29 @@ def propose(proposals: Proposals, context: Context, count: int, *, keep_policy: 
         raise _misshapen(proposals, f"chunks {wanted}, a set for each node", chunks)
     _require_each(proposals, chunks[:2], source=offered.source, prior=offered.prior)
     return offered
+
+
+Planted: TypeAlias = tuple[np.ndarray, Gathered, Drawing | None]
+"""Claims ``int64 [L, 2]`` of all candidates at new roots, what the models need of them, and what ``compiled``
+would say, if that is known."""
+
+
+def planted(
+    proposals: Proposals, context: Context, count: int, tree: Tree, latents: np.ndarray
+) -> Planted | None:
+    """What ``propose`` offers the roots, the policy's chunk kept, put into new trees and claimed by the
+    proposals themselves, in one compiled call. None of proposals without a method ``plant``, and where it
+    returns None.
+
+    Args:
+        proposals: Those.
+        context: Of the roots.
+        count: Most candidates of each.
+        tree: The new trees.
+        latents: ``LatentPool.numbers``.
+    """
+    plant = getattr(proposals, "plant", None)
+    return None if plant is None else plant(context, count, tree, latents)
 
 
 def draw(proposals: Proposals, context: Context, places: np.ndarray, count: int) -> Drawn:
@@ -249,6 +274,19 @@ class KernelProposals:
         temperature = self.temperature or self.space(horizon).dimension or 1
         return Proposed(chunks, labels, _softmax(density, float(temperature)), density)
 
+    def plant(self, context: Context, count: int, tree: Tree, latents: np.ndarray) -> Planted | None:
+        """See ``planted``: mixtures of one source."""
+        if type(self) is not KernelProposals or len(self.sources) != 1:
+            return None
+        of, entries = self._kernels_of(self.sources[0], context)
+        mixture, described = self._drawer(context.policy.shape[2]).mixture(of), of.described
+        of.described = True
+        tree.reserve(1 + count)
+        new, seeds = (tree.nodes, tree.chunk, tree.size), context.seeds
+        claims = _plant(*new, count, latents, context.policy, seeds, entries, mixture, described)
+        below = from_kernels(seeds, entries, mixture) if self._same_below() else None
+        return *claims, below
+
     def draw(self, context: Context, places: np.ndarray) -> Drawn:
         """One more candidate of each node; ``log_prior`` is the log-density divided by the temperature."""
         drawer = self._drawer(context.policy.shape[2])
@@ -257,12 +295,15 @@ class KernelProposals:
 
     def compiled(self, context: Context, count: int) -> Drawing | None:
         """See ``drawing``: mixtures of one source whose kernels do not depend on the node."""
-        source, *others = self.sources
-        if type(self) is not KernelProposals or others or varies_with(source) not in ("tree", "nothing"):
+        if type(self) is not KernelProposals or len(self.sources) != 1 or not self._same_below():
             return None
-        kernels, entries = self._kernels_of(source, context)
+        kernels, entries = self._kernels_of(self.sources[0], context)
         mixture = self._drawer(context.policy.shape[2]).mixture(kernels.describe())
         return from_kernels(context.seeds, entries, mixture)
+
+    def _same_below(self) -> bool:
+        """Whether the kernels of the first source are those of all nodes."""
+        return varies_with(self.sources[0]) in ("tree", "nothing")
 
     def _drawer(self, horizon: int) -> Drawer:
         """What draws chunks of this length."""
@@ -412,16 +453,39 @@ def _offer(
     """All of ``KernelProposals.propose`` that keeps the policy's chunk, for a mixture of one source, whose
     kernels are ``described`` or will be: chunks into ``[M, K, H, A]``, sources into ``[M, K]``; prior and
     log-density."""
-    _, centres, white, words, widths, flip_probability, geometry, steps, constant, temperature = mixture
+    centres, white, words, flip_probability, geometry, steps, constant, temperature = mixture
     count, slots = chunks.shape[1], (1, chunks.shape[1] - 1)
-    _keep_policy(policy, rows, geometry[5], geometry[6], geometry[1], chunks)
-    how = widths, flip_probability, geometry
+    bounds = geometry[4]
+    _keep_policy(policy, rows, bounds[0], bounds[1], geometry[1], chunks)
+    how = steps[0][0], flip_probability, geometry
     draw_evenly(seeds, nodes, 0, slots, centres, entries, *how, chunks, labels)
     if not described:
         describe_centres(centres, geometry, white, words)
     query, word = describe(chunks.reshape(-1, chunks.shape[2], chunks.shape[3]), geometry)
     density = weigh(query, word, white, words, entries, steps, constant).reshape(-1, count)
     return _softmax(density, temperature), density
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _plant(
+    nodes: Any,
+    chunk: np.ndarray,
+    size: np.ndarray,
+    count: int,
+    latents: np.ndarray,
+    policy: np.ndarray,
+    seeds: np.ndarray,
+    entries: np.ndarray,
+    mixture: Mixture,
+    described: bool,
+) -> tuple[np.ndarray, Gathered]:
+    """What ``_offer`` offers the roots, put into new trees and claimed."""
+    rows, roots = np.arange(seeds.size), np.zeros(seeds.size, np.int64)
+    chunks = np.empty((seeds.size, count, chunk.shape[2], chunk.shape[3]), np.float32)
+    labels = np.zeros((seeds.size, count), np.int8)
+    prior, _ = _offer(policy, rows, seeds, roots, entries, mixture, described, chunks, labels)
+    add_roots(nodes, chunk, size, chunks, labels, prior)
+    return claim_unknown(nodes, chunk, latents)
 
 
 def prior_from_density(density: np.ndarray, temperature: float) -> np.ndarray:

@@ -73,13 +73,19 @@ class Scoring:
         """What the models said of so many states: their own arrays where compiled loops can read them, copies
         where not. Compiled loops do not look where an array ends; that there are as many is made sure of
         here."""
-        said = score.value, score.spread, prediction.disagreement, prediction.done
-        for numbers in said:
-            if type(numbers) is not np.ndarray or numbers.dtype is not FLOAT32:
-                break
-            if numbers.shape != (count,) or not numbers.flags.carray:
-                break
-        else:
+        value, spread = score.value, score.spread
+        disagreement, done = prediction.disagreement, prediction.done
+        said = value, spread, disagreement, done
+        # All at once: a loop over the four takes half as long again.
+        if (
+            type(value) is type(spread) is type(disagreement) is type(done) is np.ndarray
+            and value.dtype is spread.dtype is disagreement.dtype is done.dtype is FLOAT32
+            and value.shape == spread.shape == disagreement.shape == done.shape == (count,)
+            and value.flags.carray
+            and spread.flags.carray
+            and disagreement.flags.carray
+            and done.flags.carray
+        ):
             return said
         copies = np.empty((4, count))
         for copy, numbers in zip(copies, said):

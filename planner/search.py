@@ -33,11 +33,11 @@ from .decision import DecisionRule, RootStatistics, with_candidates
 from .graft import INHERITED, Subtree, graft
 from .inputs import Inputs, checked, every, without_search
 from .kernels import Walk, claim_unknown, close_roots
-from .opening import drawing
-from .proposals import Proposals, draw, propose
+from .opening import Drawing, drawing
+from .proposals import Proposals, draw, planted, propose
 from .scoring import Scoring
 from .selection import ProgressiveWidening, Puct, SelectionRule, SequentialHalving
-from .settling import Carry, gather, root_candidates, scatter, settle
+from .settling import Carry, Gathered, gather, root_candidates, scatter, settle
 from .tree import LatentPool, Tree, finite_rows
 
 Correct: TypeAlias = Callable[[np.ndarray, Latent, np.ndarray, Prediction], Prediction]
@@ -67,6 +67,8 @@ class Run:
         memo: What proposals remember of this decision.
         weights: Of the policy's chunks by their likelihoods, ``float64 [B, N]``, or None.
         correct: Corrects what the world model predicts, or None; see ``EpisodicCorrection``.
+        gathered: Claims, and what the models need of them, where that was gathered as they were claimed.
+        drawing: How candidates below the root are drawn, where that is known since the root's were.
     """
 
     tree: Tree
@@ -83,6 +85,21 @@ class Run:
     memo: dict[str, Any] = field(default_factory=dict)
     weights: np.ndarray | None = None
     correct: Correct | None = None
+    gathered: tuple[np.ndarray, Gathered] | None = None
+    drawing: Drawing | None = None
+
+    def needed(self, claims: np.ndarray) -> tuple[Latent, np.ndarray]:
+        """The states ``[L, ...]`` of the parents of claims ``int64 [L, 2]``, and the claims' chunks ``[L, H,
+        A]``."""
+        tree, pool = self.tree, self.pool
+        if self.gathered is not None and self.gathered[0] is claims:
+            (chunks, states), self.gathered = self.gathered[1], None  # the models' own from now on
+        else:
+            chunks, states = gather(tree.nodes, tree.chunk, pool.numbers, claims)
+        if pool.numbers.size:
+            return pool.latents(states), chunks
+        rows, nodes = claims[:, 0], claims[:, 1]
+        return pool.take(tree.latent[rows, tree.parent[rows, nodes]]), chunks
 
     def instructions(self, rows: np.ndarray) -> list[str]:
         """The instruction of each of the rows ``[L]``."""
@@ -141,6 +158,15 @@ class TreeSearch:
         """The root's rule where none is given."""
         most = self.budget.simulations
         return SequentialHalving(4 * self.children if most is None else int(most))
+
+    @functools.cached_property
+    def _sizes(self) -> tuple[int, int, int]:
+        """Candidates of the root; nodes and latents that room is made for in each row."""
+        most = self.budget.simulations
+        children = self.children if most is None else min(self.children, int(most))
+        expected = 4 * children if most is None else int(most)
+        nodes = 1 + children + max(expected - children, 0) * self.inner_children
+        return children, min(nodes, 4096), 1 + min(expected, 4096)
 
     @functools.cached_property
     def _carries(self) -> dict[int, Carry | None]:
@@ -207,7 +233,7 @@ class TreeSearch:
         )
         times: dict[str, float] = {}
         decision = self.decide(run, inputs, alive, times)
-        times |= {"encode": encoded, "search": clock.milliseconds - encoded}
+        times["encode"], times["search"] = encoded, clock.milliseconds - encoded
         return decision, run
 
     def search(
@@ -246,17 +272,12 @@ class TreeSearch:
         ``weights`` of the policy's chunks by their likelihoods, ``[B, N]``, reach the proposals. ``correct``
         has the last word on every prediction.
         """
-        batch = seeds.size
-        most = self.budget.simulations
-        children = self.children if most is None else min(self.children, int(most))
-        expected = 4 * children if most is None else int(most)
-        nodes = 1 + children + max(expected - children, 0) * self.inner_children
-        tree = Tree(batch, min(nodes, 4096), *samples.shape[2:])
-        pool = LatentPool(latent, batch * (1 + min(expected, 4096)))
-        nothing = np.zeros(batch, np.int64)
+        batch, (children, nodes, slots) = seeds.size, self._sizes
+        tree, pool = Tree(batch, nodes, *samples.shape[2:]), LatentPool(latent, batch * slots)
+        spent, disqualified = np.zeros(batch, np.int64), np.zeros(batch, np.int64)
         names = self.proposals.source_names
         root_rule, carry = self.root_rule or self._halving, self._carry(samples.shape[2])
-        run = Run(tree, pool, samples, instruction, seeds, nothing, nothing.copy(), names, root_rule)
+        run = Run(tree, pool, samples, instruction, seeds, spent, disqualified, names, root_rule)
         run.weights, run.correct, run.carry = weights, correct, carry
 
         clock.wave_begins()
@@ -274,7 +295,7 @@ class TreeSearch:
             root_children=candidates,
             inner_children=self.inner_children,
             seeds=seeds,
-            drawing=drawing(self.proposals, roots, self.inner_children),
+            drawing=run.drawing or drawing(self.proposals, roots, self.inner_children),
         )
         simulations = clock.simulations
         while min(run.spent.tolist()) < simulations and clock.wave_begins():
@@ -291,17 +312,24 @@ class TreeSearch:
     ) -> int:
         """Draw the root's candidates and evaluate all of them in one batch, but for those inherited. How many
         they are."""
-        tree, proposed = run.tree, propose(self.proposals, roots, children, keep_policy=True)
-        nodes = tree.add_roots(proposed.chunks, proposed.source, proposed.prior)
-        if inherited is not None:
-            run.source_names = (*run.source_names, INHERITED)
-            source = len(run.source_names) - 1
-            closing = self.depth, self.inner_children, self.scoring.terminal
-            graft(inherited, tree, run.pool, np.arange(nodes.start, nodes.stop), source, *closing)
-        claims = claim_unknown(tree.nodes)
+        tree, numbers = run.tree, run.pool.numbers
+        new = None if inherited is not None else planted(self.proposals, roots, children, tree, numbers)
+        if new is not None:
+            claims, gathered, run.drawing = new
+        else:
+            proposed = propose(self.proposals, roots, children, keep_policy=True)
+            nodes = tree.add_roots(proposed.chunks, proposed.source, proposed.prior)
+            if inherited is not None:
+                run.source_names = (*run.source_names, INHERITED)
+                source = len(run.source_names) - 1
+                closing = self.depth, self.inner_children, self.scoring.terminal
+                graft(inherited, tree, run.pool, np.arange(nodes.start, nodes.stop), source, *closing)
+            children = nodes.stop - nodes.start
+            claims, gathered = claim_unknown(tree.nodes, tree.chunk, run.pool.numbers)
+        run.gathered = claims, gathered
         if len(claims):
             self.backward(run, claims, self.evaluate(run, claims))
-        return nodes.stop - nodes.start
+        return children
 
     def simulate(self, run: Run, simulations: int) -> tuple[np.ndarray, np.ndarray]:
         """Claim a wave of distinct leaves in each row, one after the other under virtual visits, as long as
@@ -310,10 +338,15 @@ class TreeSearch:
         Returns the claims ``int64 [L, 2]``, row and node of each, and the children that were opened on the
         way and whose chunks are yet to be drawn, ``int64 [3, D]``: row, parent, and which of its children;
         none where the compiled walk draws them itself (see ``opening``). A leaf that is claimed, and a node
-        below which all is claimed, is blocked for the rest of the wave, so nothing is evaluated twice.
+        below which all is claimed, is blocked for the rest of the wave, so nothing is evaluated twice. What
+        the models need of the claims is gathered on the way, where nothing is yet to be drawn.
         """
-        walk = self._array_form(run).simulate if run.walk is None else run.walk
-        return walk(run.tree, (run.spent, simulations, int(self.wave)))
+        allowance = run.spent, simulations, int(self.wave)
+        if run.walk is None:
+            return self._array_form(run).simulate(run.tree, allowance)
+        claims, drawn, gathered = run.walk(run.tree, run.pool.numbers, allowance)
+        run.gathered = None if gathered is None else (claims, gathered)
+        return claims, drawn
 
     def expand(self, run: Run, drawn: np.ndarray) -> None:
         """Draw the chunks of the children ``int64 [3, D]`` that were opened, all in one call."""
@@ -327,7 +360,7 @@ class TreeSearch:
     def evaluate(self, run: Run, claims: np.ndarray) -> Evaluated:
         """Predict and score the claims ``int64 [L, 2]`` (distinct) in one call of each model."""
         pool, count = run.pool, len(claims)
-        states, chunks = gather(run.tree, pool, claims)
+        states, chunks = run.needed(claims)
         prediction = self.world_model.step(states, chunks)
         if run.correct is not None:
             prediction = run.correct(claims[:, 0], states, chunks, prediction)

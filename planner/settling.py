@@ -12,9 +12,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numba import njit
 
-from ..interfaces import Latent
 from .backup import Backup, MaximumBackup, MeanBackup, TemporalDifferenceMix
-from .tree import NONE, LatentPool, Tree, is_finite
+from .tree import NONE, Tree, is_finite
 
 MIX, MAXIMUM, MEAN = 0, 1, 2
 
@@ -79,46 +78,26 @@ class Carry:
         _settle_and_carry(tree.nodes, claims, totals, first_slot, latents, said, self._ends, self._how)
 
 
-def gather(tree: Tree, pool: LatentPool, claims: np.ndarray) -> tuple[Latent, np.ndarray]:
-    """The states ``[L, ...]`` of the parents of claims ``int64 [L, 2]``, and the claims' chunks ``[L, H,
-    A]``."""
-    count, numbers = len(claims), pool.numbers
-    chunks = np.empty((count, *tree.chunk.shape[2:]), np.float32)
-    if numbers.size:
-        states = np.empty((count, numbers.shape[1]), numbers.dtype)
-        _gather(tree.nodes, tree.chunk, claims, numbers, NO_SLOTS, states, chunks)
-        return pool.latents(states), chunks
-    slots = np.empty(count, np.int64)
-    _gather(tree.nodes, tree.chunk, claims, numbers, slots, numbers, chunks)
-    return pool.take(slots), chunks
+Gathered: TypeAlias = tuple[np.ndarray, np.ndarray]
+"""What the models need of L claims: chunks ``float32 [L, H, A]``, and what ``LatentPool.numbers`` has of the
+claims' parents, ``[L, D]``, or ``[L, 0]``."""
 
 
-NO_SLOTS = np.empty(0, np.int64)
-
-
-@njit(cache=True, error_model="numpy")
-def _gather(
-    nodes: Any,
-    chunk: np.ndarray,
-    claims: np.ndarray,
-    latents: np.ndarray,
-    slots: np.ndarray,
-    states: np.ndarray,
-    chunks: np.ndarray,
-) -> None:
-    """Of claims: their chunks; what ``LatentPool.numbers`` has of their parents, if anything, or else the
-    parents' latent slots."""
+@njit(cache=True, nogil=True, error_model="numpy")
+def gather(nodes: Any, chunk: np.ndarray, latents: np.ndarray, claims: np.ndarray) -> Gathered:
+    """Of claims ``int64 [L, 2]``; ``latents`` are ``LatentPool.numbers``."""
     # Number by number: assigning an array brings its error messages along, which take seconds to compile.
-    flat, out = chunk.reshape(chunk.shape[0], chunk.shape[1], -1), chunks.reshape(len(claims), -1)
-    for i in range(len(claims)):
+    count, flat = len(claims), chunk.reshape(chunk.shape[0], chunk.shape[1], -1)
+    chunks = np.empty((count, flat.shape[2]), np.float32)
+    states = np.empty((count, latents.shape[1]), latents.dtype)
+    for i in range(count):
         row, node = claims[i]
         slot = nodes[row, nodes[row, node].parent].latent
-        if slots.size:
-            slots[i] = slot
         for k in range(flat.shape[2]):
-            out[i, k] = flat[row, node, k]
+            chunks[i, k] = flat[row, node, k]
         for k in range(latents.shape[1]):
             states[i, k] = latents[slot, k]
+    return chunks.reshape(count, chunk.shape[2], chunk.shape[3]), states
 
 
 @njit(cache=True, error_model="numpy")

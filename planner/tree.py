@@ -139,7 +139,7 @@ class Tree:
         row of new trees. Their numbers."""
         new = slice(1, 1 + chunks.shape[1])
         self.reserve(new.stop)
-        _add_roots(
+        add_roots(
             self.nodes,
             self.chunk,
             self.size,
@@ -209,7 +209,7 @@ def _plant(nodes: Any, chunk: np.ndarray, size: np.ndarray) -> None:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _add_roots(
+def add_roots(
     nodes: Any, chunk: np.ndarray, size: np.ndarray, chunks: np.ndarray, source: np.ndarray, prior: np.ndarray
 ) -> None:
     """``Tree.add_roots`` where there is room."""
@@ -240,45 +240,43 @@ class LatentPool:
     """
 
     def __init__(self, roots: Latent, slots: int) -> None:
-        self._new: Callable[[int], Any]
         self._wrap: Callable[[Any], Any] | None = None if isinstance(roots, np.ndarray) else _from_numpy()
         shared: Any = on_host(roots)
-        if isinstance(shared, np.ndarray):
-            self._new = lambda n: np.empty((n, *shared.shape[1:]), shared.dtype)
-        else:
-            self._new = lambda n: shared.new_empty((n, *shared.shape[1:]))
-        self._keep(self._new(max(slots, len(shared))))
+        self._host = isinstance(shared, np.ndarray)
+        self._keep(self._like(shared, max(slots, len(shared))))
         self.used = 0
         self.add(shared)
 
+    def _like(self, latents: Any, slots: int) -> Any:
+        """Room for so many of them."""
+        shape = slots, *latents.shape[1:]
+        return np.empty(shape, latents.dtype) if self._host else latents.new_empty(shape)
+
     def _keep(self, slots: Any) -> None:
-        self._slots: Any = slots
-        known = isinstance(slots, np.ndarray) and slots.dtype.char in "fd"
-        self.numbers = slots.reshape(len(slots), -1) if known else NO_NUMBERS
+        self._slots, self._room = slots, len(slots)
+        known = self._host and slots.dtype.char in "fd"
+        self.numbers = slots.reshape(self._room, -1) if known else NO_NUMBERS
 
     def add(self, latents: Latent) -> int:
         """Store latents ``[M, ...]``; the slot of the first, which the others follow."""
-        first, slots = self.used, self._slots
         added: Any = latents
-        on_the_host = isinstance(slots, np.ndarray)
-        if on_the_host and not isinstance(latents, np.ndarray):
+        if self._host and not isinstance(latents, np.ndarray):
             added = on_host(latents)
-        end = first + len(added)
-        if end > len(slots):
-            larger = self._new(max(end, 2 * len(slots)))
-            larger[:first] = slots[:first]
+        first = self.used
+        self.used = end = first + len(added)
+        if end > self._room:
+            larger = self._like(self._slots, max(end, 2 * self._room))
+            larger[:first] = self._slots[:first]
             self._keep(larger)
-            slots = larger
-        if on_the_host:
-            slots[first:end] = added
+        if self._host:
+            self._slots[first:end] = added
         else:
-            slots.narrow(0, first, len(added)).copy_(added.detach())
-        self.used = end
+            self._slots.narrow(0, first, len(added)).copy_(added.detach())
         return first
 
     def take(self, slots: np.ndarray) -> Latent:
         """Latents ``[M, ...]`` of slots ``int64 [M]``."""
-        if isinstance(self._slots, np.ndarray):
+        if self._host:
             return self.latents(self._slots.take(slots, axis=0))
         assert self._wrap is not None
         return self._slots.index_select(0, self._wrap(slots).to(self._slots.device))
@@ -317,7 +315,7 @@ def finite_rows(latents: Latent) -> np.ndarray:
     latents = on_host(latents)
     if isinstance(latents, np.ndarray):
         if latents.dtype.char in "fd" and latents.flags.c_contiguous:
-            return finite_numbers(latents.reshape(len(latents), -1))
+            return finite_numbers(latents)
         if latents.dtype == object:
             return np.ones(len(latents), bool)
         return np.asarray(np.isfinite(latents.reshape(len(latents), -1)).all(axis=1))
@@ -328,10 +326,10 @@ def finite_rows(latents: Latent) -> np.ndarray:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def finite_numbers(latents: np.ndarray) -> np.ndarray:
-    """Which of ``[M, D]`` hold only finite numbers, ``bool [M]``."""
-    finite = np.empty(len(latents), np.bool_)
+    """Which of ``[M, ...]``, in C order, hold only finite numbers, ``bool [M]``."""
+    flat, finite = latents.reshape(len(latents), -1), np.empty(len(latents), np.bool_)
     for i in range(len(latents)):
-        finite[i] = is_finite(latents, i)
+        finite[i] = is_finite(flat, i)
     return finite
 
 

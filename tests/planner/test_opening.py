@@ -51,9 +51,9 @@ class Asked:
         return self.inner.draw(context, places)
 
 
-def grown(proposals, rows=3, log_probability=False, inner_children=5):
-    planner = TreeSearch(
-        ArmWorld(),
+def grown(proposals, rows=3, log_probability=False, inner_children=5, world=None, search=TreeSearch):
+    planner = search(
+        world or ArmWorld(),
         NearTarget(),
         proposals,
         ARM,
@@ -115,6 +115,36 @@ def test_a_subclass_that_draws_otherwise_is_asked():
     rows = np.nonzero(below)[0]
     assert rows.size > 50
     np.testing.assert_array_equal(run.tree.chunk[below], run.samples[rows, 0])
+
+
+def test_a_subclass_that_proposes_otherwise_is_asked():
+    class Still(KernelProposals):
+        """Offers the root the policy's own chunk, every time."""
+
+        def propose(self, context, count, *, keep_policy):
+            proposed = super().propose(context, count, keep_policy=keep_policy)
+            return dataclasses.replace(proposed, chunks=np.repeat(proposed.chunks[:, :1], count, axis=1))
+
+    run = grown(Still(ARM))
+    np.testing.assert_array_equal(run.tree.chunk[:, 1:7], np.repeat(run.tree.chunk[:, 1:2], 6, axis=1))
+
+
+def test_whoever_evaluates_claims_again_gathers_them_again():
+    class Careless(ArmWorld):
+        """Writes to what it is given."""
+
+        def step(self, latent, chunks):
+            prediction = super().step(latent.copy(), chunks.copy())
+            latent[:], chunks[:] = np.nan, np.nan
+            return prediction
+
+    class Twice(TreeSearch):
+        def evaluate(self, run, claims):
+            super().evaluate(run, claims)
+            return super().evaluate(run, claims)
+
+    once, twice = grown(PROPOSALS["policy"]), grown(PROPOSALS["policy"], world=Careless(), search=Twice)
+    assert_same(once, twice)
 
 
 def test_samples_that_run_out_are_missed_where_they_are_asked_for():
