@@ -59,7 +59,8 @@ class Drawn:
 
 @runtime_checkable
 class Proposals(Protocol):
-    """Anything that offers chunks to a node. One that can draw them singly is ``OneByOne`` as well."""
+    """Anything that offers chunks to a node. One that can draw them singly is ``OneByOne`` as well; one that
+    has a method ``plant``, see ``planted``, puts them under new roots itself and is not asked there."""
 
     @property
     def source_names(self) -> tuple[str, ...]:
@@ -280,10 +281,10 @@ class KernelProposals:
             return None
         of, entries = self._kernels_of(self.sources[0], context)
         mixture, described = self._drawer(context.policy.shape[2]).mixture(of), of.described
-        of.described = True
         tree.reserve(1 + count)
         new, seeds = (tree.nodes, tree.chunk, tree.size), context.seeds
         claims = _plant(*new, count, latents, context.policy, seeds, entries, mixture, described)
+        of.described = True
         below = from_kernels(seeds, entries, mixture) if self._same_below() else None
         return *claims, below
 
@@ -324,7 +325,10 @@ class KernelProposals:
         if varies == "tree":
             known = context.memo.get(source.name)
             if known is None:
-                centres = self._centres(source, context.of_trees())
+                trees = context.of_trees()
+                centres = self._centres(source, trees)
+                if len(centres) != len(trees.samples):  # the same for all trees, each of which has an entry
+                    centres = np.repeat(centres, len(trees.samples), axis=0)
                 known = context.memo[source.name] = Kernels(self.space(centres.shape[2]), centres)
             return known, context.rows
         space = self.space(context.policy.shape[2])

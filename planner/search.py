@@ -67,7 +67,8 @@ class Run:
         memo: What proposals remember of this decision.
         weights: Of the policy's chunks by their likelihoods, ``float64 [B, N]``, or None.
         correct: Corrects what the world model predicts, or None; see ``EpisodicCorrection``.
-        gathered: Claims, and what the models need of them, where that was gathered as they were claimed.
+        gathered: Claims, and what the models need of them, where that was gathered as they were claimed;
+            whoever changes the claims or their chunks before they are evaluated sets it to None.
         drawing: How candidates below the root are drawn, where that is known since the root's were.
     """
 

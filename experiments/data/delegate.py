@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from ...interfaces import ActionSpec, Policy
 
@@ -26,6 +27,11 @@ class PolicyDelegate:
     def horizon(self) -> int:
         """The policy's."""
         return self.policy.horizon
+
+    def attach(self, env: Any) -> None:
+        """Acts in this environment from now on."""
+        if callable(attach := getattr(self.policy, "attach", None)):
+            attach(env)
 
     def reset(self) -> None:
         """An episode begins."""

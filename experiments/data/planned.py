@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ...interfaces import ActionSamples, Observation, Planner, Policy
-from ...reward import simulated
-from ...world_models.latent import load_state_embedding
+from ...interfaces import ActionSamples, ForethoughtError, Observation, Planner, Policy
+from ...reward.simulated import SimulatedValue
 from ...world_models.simulator import SimulatorWorldModel
 from .delegate import PolicyDelegate
 
@@ -31,7 +30,8 @@ class PlannedPolicy(PolicyDelegate):
     simulator: SimulatorWorldModel | None = None
 
     def attach(self, env: Any) -> None:
-        """Act in this environment from now on: where the simulator imagines, it imagines there."""
+        """Acts in this environment from now on: where the simulator imagines, it imagines there."""
+        super().attach(env)
         if self.simulator is not None:
             self.simulator.attach(env)
 
@@ -76,10 +76,18 @@ def load(
     folder = find_folder(folder)
     models = load_models(folder)
     policy = reference.load(folder, file) if policy is None else policy
-    exact = SimulatorWorldModel(embed=load_state_embedding(folder)) if simulator else None
+    world_model, reward_model, exact = models.world_model, models.reward_model, None
+    if simulator:
+        if not getattr(world_model, "reads_states", False):
+            raise ForethoughtError(
+                f"A simulator state says not all that the latent of '{folder}' holds, so its value cannot "
+                "score one. Give models trained with privileged_supervision=true in_hindsight=false."
+            )
+        world_model = exact = SimulatorWorldModel(embed=models.world_model.embed_state)
+        reward_model = SimulatedValue(models.reward_model)
     planner = PRESETS[preset](
-        models.world_model if exact is None else exact,
-        models.reward_model if exact is None else simulated.load(folder),
+        world_model,
+        reward_model,
         action_spec=policy.action_spec,
         memory=models.memory,
         **options,

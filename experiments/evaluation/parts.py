@@ -89,7 +89,7 @@ class Workshop:
             ) from error
 
     def attach(self, environment: Any) -> None:
-        """Hands the environment to those world models that step it themselves."""
+        """Hands the environment to those world models that ask for it."""
         for part in self._parts.values():
             attach = getattr(part, "attach", None)
             if callable(attach):

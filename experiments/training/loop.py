@@ -22,9 +22,9 @@ Loss: TypeAlias = Callable[[nn.Module, torch.Generator], Tensor]
 
 
 def mixed_precision(device: str | torch.device = "cpu") -> torch.autocast:
-    """Matrix products in bfloat16, for the forward pass of a loss, on a GPU and where the CPU has
-    instructions for it: two to four times faster there, and precise enough for gradients. Elsewhere they
-    would take many times as long as in float32 (nine, with AVX2), and stay in it."""
+    """Matrix products in bfloat16, for the forward pass of a loss, which is precise enough for gradients: on
+    a GPU, and on a CPU that has instructions for it (two to four times faster). On others they would take
+    many times as long as in float32 (nine, with AVX2), and stay in it."""
     kind = torch.device(device).type
     return torch.autocast(kind, torch.bfloat16, enabled=kind != "cpu" or multiplies_bfloat16())
 

@@ -6,8 +6,8 @@ import torch
 
 from forethought.experiments.data import sources
 from forethought.experiments.data.explore import ExploringPolicy
-from forethought.experiments.data.planned import PlannedPolicy
-from forethought.interfaces import ActionSamples, ActionSpec, Observation
+from forethought.experiments.data.planned import PlannedPolicy, load
+from forethought.interfaces import ActionSamples, ActionSpec, ForethoughtError, Observation
 from forethought.planner.mixtures import kernel_proposals
 
 SPEC = ActionSpec(low=-np.ones(3), high=np.ones(3), position=(0, 1), gripper=(2,))
@@ -130,3 +130,8 @@ def test_a_search_in_the_simulator_imagines_where_it_acts_and_leaves_no_trace():
         assert not np.array_equal(env.save().physics, before.physics)
     finally:
         env.close()
+
+
+def test_models_that_no_state_can_be_read_by_are_refused_a_search_in_the_simulator():
+    with pytest.raises(ForethoughtError, match="privileged_supervision=true"):
+        load("libero_object_images", policy=Still(), simulator=True)

@@ -172,6 +172,21 @@ def test_a_source_that_says_it_varies_with_the_tree_may_not_read_the_state():
         KernelProposals(ARM, (Lying(MEMORY, 3),)).draw(asked([1]), np.array([0]))
 
 
+def test_a_source_may_offer_all_trees_the_same():
+    class Same(PolicyKernels):
+        def centres(self, context):
+            return context.samples[:1]
+
+    class Each(PolicyKernels):
+        def centres(self, context):
+            return np.repeat(context.samples[:1], len(context.samples), axis=0)
+
+    nodes, places = asked([1, 2, 3], rows=[0, 1, 2]), np.array([4, 5, 6])
+    once, each = (KernelProposals(ARM, (source,)).draw(nodes, places) for source in (Same(), Each()))
+    np.testing.assert_array_equal(once.chunks, each.chunks)
+    np.testing.assert_array_equal(once.log_prior, each.log_prior)
+
+
 def test_more_places_than_samples_are_refused():
     with pytest.raises(ForethoughtError, match="Lower inner_children"):
         PolicySamples(ARM).draw(asked([1]), np.array([5]))
