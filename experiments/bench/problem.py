@@ -27,7 +27,9 @@ from ...interfaces import (
 from ...planner import Context, Drawn, KernelProposals, PolicySamples, Proposed, TreeSearch
 from ...planner.opening import Drawing
 from ...planner.parallel import split
+from ...planner.proposals import Planted, planted
 from ...planner.search import Evaluated, Run
+from ...planner.tree import Tree
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 """Clocks by name, in seconds. ``cpu`` counts what the process computed, for a machine that others use."""
@@ -234,8 +236,8 @@ class TimedReward:
 
 @dataclass(eq=False)
 class TimedProposals:
-    """Proposals whose draws count as ``sampling``; but those that the compiled walk makes itself are part of
-    it."""
+    """Proposals whose draws count as ``sampling``, and with them what is done with the root's in the same
+    compiled call; but those that the compiled walk makes itself are part of it."""
 
     inner: KernelProposals | PolicySamples
     watch: Stopwatch
@@ -249,6 +251,12 @@ class TimedProposals:
         proposed = self.inner.propose(context, count, keep_policy=keep_policy)
         self.watch.add("sampling", start)
         return proposed
+
+    def plant(self, context: Context, count: int, tree: Tree, latents: np.ndarray) -> Planted | None:
+        start = self.watch.now()
+        new = planted(self.inner, context, count, tree, latents)
+        self.watch.add("sampling", start)
+        return new
 
     def draw(self, context: Context, places: np.ndarray) -> Drawn:
         start = self.watch.now()
