@@ -10,6 +10,7 @@ import numpy as np
 
 from ...interfaces import ActionSamples, ForethoughtError, Observation, Planner, Policy
 from ...reward.simulated import SimulatedValue
+from ...world_models.latent import LatentWorldModel
 from ...world_models.simulator import SimulatorWorldModel
 from .delegate import PolicyDelegate
 
@@ -78,12 +79,12 @@ def load(
     policy = reference.load(folder, file) if policy is None else policy
     world_model, reward_model, exact = models.world_model, models.reward_model, None
     if simulator:
-        if not getattr(world_model, "reads_states", False):
+        if not (isinstance(world_model, LatentWorldModel) and world_model.reads_states):
             raise ForethoughtError(
                 f"A simulator state says not all that the latent of '{folder}' holds, so its value cannot "
                 "score one. Give models trained with privileged_supervision=true in_hindsight=false."
             )
-        world_model = exact = SimulatorWorldModel(embed=models.world_model.embed_state)
+        world_model = exact = SimulatorWorldModel(embed=world_model.embed_state)
         reward_model = SimulatedValue(models.reward_model)
     planner = PRESETS[preset](
         world_model,
