@@ -25,11 +25,12 @@ from .episodic import EpisodicCorrection
 from .explain import explain
 from .fitting import SearchShape, fitted, search_shape
 from .gate import Gate, StateValue
+from .kernel_mixture import KernelProposals
 from .mixtures import kernel_proposals
 from .path_integral import PathIntegral, mppi
 from .presets import PRESETS, best_of_n, forethought, vla_reasoner
 from .primitives import PrimitiveKernels
-from .proposals import Drawn, KernelProposals, OneByOne, PolicySamples, Proposals, Proposed
+from .proposals import Drawn, OneByOne, PolicySamples, Proposals, Proposed
 from .refinement import ColouredNoise, Distribution, Refinement, SharedNoise
 from .reuse import TreeReuse, latent_distance
 from .rules import INNER_RULES, ROOT_RULES, ImprovedPolicy

@@ -36,8 +36,8 @@ class ChunkSpace:
         dimension: Number of continuous coordinates D = H·C of a chunk.
         geometry: What the compiled loops of ``lanes`` know of it, in few arrays, because each is unpacked
             with every call: continuous and gripper indices; what the deviation from the mean over time and
-            the mean are multiplied with; the bounds ``float32 [2, A]``; and of the continuous ones scale,
-            1/scale, middle and bounds, ``LANES`` times each.
+            the mean are multiplied with; low, high and the middle between them, ``float32 [3, A]``; and of
+            the continuous ones scale, 1/scale, middle and bounds, ``LANES`` times each.
         log_det: Logarithm of the volume ratio of whitened to normalised coordinates.
     """
 
@@ -77,7 +77,8 @@ class ChunkSpace:
         # Unsigned: an index that may be negative is looked at twice by compiled loops.
         indices = self.continuous.astype(np.uint64), self.gripper.astype(np.uint64)
         wide = np.stack([scale, 1.0 / scale, self.middle, spec.low, spec.high])[:, self.continuous]
-        bounds, wide = np.stack([spec.low, spec.high]), np.repeat(wide, lanes.LANES, axis=1)
+        bounds = np.stack([spec.low, spec.high, self.middle]).astype(np.float32)
+        wide = np.repeat(wide, lanes.LANES, axis=1)
         set_field(self, "geometry", (*indices, own, common, bounds, wide))
         over_time = -0.5 * ((self.horizon - 1) * math.log1p(-self.shared) + math.log(self._common))
         rotations = sum(1 for index in spec.rotation if index in spec.continuous)

@@ -25,12 +25,6 @@ def room(chunks: int, horizon: int, geometry: Any) -> int:
     return (chunks + LANES - 1) // LANES * LANES * horizon * geometry[0].size
 
 
-@njit(cache=True, inline="always")
-def _middle(geometry: Any, action: Any) -> Any:
-    """``ChunkSpace.middle`` of one number of the action."""
-    return 0.5 * np.float64(geometry[4][0, action] + geometry[4][1, action])
-
-
 @njit(cache=True, nogil=True, error_model="numpy")
 def whiten(chunks: np.ndarray, geometry: Any) -> np.ndarray:
     """``ChunkSpace.whiten`` of ``[L, H, A]``: ``float64 [L, H·C]``."""
@@ -48,7 +42,7 @@ def signs(chunks: np.ndarray, geometry: Any) -> np.ndarray:
     gripper = geometry[1]
     out = np.empty((len(chunks), gripper.size, chunks.shape[1]))
     for g in range(gripper.size):
-        middle = _middle(geometry, gripper[g])
+        middle = geometry[4][2, gripper[g]]
         for i in range(len(chunks)):
             for t in range(chunks.shape[1]):
                 out[i, g, t] = 1.0 if chunks[i, t, gripper[g]] > middle else -1.0
@@ -209,14 +203,14 @@ def command(
     gripper, bounds = geometry[1], geometry[4]
     for g in range(gripper.size):
         a = gripper[g]
-        low, high = bounds[0, a], bounds[1, a]
-        half, twice = np.float32(0.5) * (low + high), 2.0 * _middle(geometry, a)
+        low, high, middle = bounds[0, a], bounds[1, a], bounds[2, a]
+        twice = 2.0 * np.float64(middle)
         for i in range(which.size):
             centre, chunk, flipped = centres[which[i]], out[where[i]], flip[i, g]
             for t in range(out.shape[1]):
                 number = np.float64(centre[t, a])
                 number = twice - number if flipped else number
-                chunk[t, a] = high if np.float32(number) > half else low
+                chunk[t, a] = high if np.float32(number) > middle else low
 
 
 @njit(cache=True, error_model="numpy")
@@ -226,7 +220,7 @@ def pattern(chunks: np.ndarray, geometry: Any, out: np.ndarray) -> None:
     gripper = geometry[1]
     for g in range(gripper.size):
         a = gripper[g]
-        middle = _middle(geometry, a)
+        middle = geometry[4][2, a]
         for i in range(len(chunks)):
             for w in range(out.shape[2]):
                 word = np.uint64(0)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..interfaces import ActionSpec, ForethoughtError
+from .kernel_mixture import KernelProposals
 from .primitives import PrimitiveKernels
-from .proposals import KernelProposals
 from .sources import (
     DEFAULT_AVERAGES,
     AveragedKernels,

@@ -12,9 +12,9 @@ from .cross_entropy import cem, icem
 from .decision import DecisionRule
 from .episodic import EpisodicCorrection
 from .gate import Gate, StateValue
+from .kernel_mixture import KernelProposals
 from .mixtures import kernel_proposals
 from .path_integral import mppi
-from .proposals import KernelProposals
 from .reuse import TreeReuse
 from .rules import inner_rule, root_rule
 from .scoring import Scoring

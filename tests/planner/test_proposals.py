@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from planner_fakes import ARM, FixedMemory, policy_samples
 from scipy import stats
 from scipy.spatial.transform import Rotation
+from scipy.special import softmax
 
 from forethought.interfaces import ActionSpec, ForethoughtError
 from forethought.planner import (
@@ -23,8 +24,8 @@ from forethought.planner import (
     kernel_proposals,
     running_averages,
 )
+from forethought.planner.kernel_mixture import _softmax
 from forethought.planner.noise import normals, stream_keys, uniforms
-from forethought.planner.proposals import prior_from_density
 
 WIDE = ActionSpec(
     low=np.array([-2.0, -1.0, 0.0, -3.0, 0.0]),
@@ -96,7 +97,7 @@ def test_the_density_is_that_of_the_mixture_written_out_with_scipy(spec, shared,
     expected = reference_log_density(spec, drawn.chunks[0], parts, shared, rotation_scale, flip)
     assert np.isfinite(expected[0])
     np.testing.assert_allclose(drawn.log_density[0], expected, rtol=1e-6)
-    np.testing.assert_allclose(drawn.prior[0], prior_from_density(expected, horizon * len(spec.continuous)))
+    np.testing.assert_allclose(drawn.prior[0], softmax(expected / (horizon * len(spec.continuous))))
 
 
 def test_a_gripper_that_neither_agrees_nor_opposes_has_no_density():
@@ -387,7 +388,7 @@ def test_rotations_are_averaged_on_the_group():
 
 
 def test_the_prior_is_uniform_where_no_candidate_has_density():
-    prior = prior_from_density(np.array([[-np.inf, -np.inf], [0.0, -np.inf]]), 1.0)
+    prior = _softmax(np.array([[-np.inf, -np.inf], [0.0, -np.inf]]), 1.0)
     np.testing.assert_array_equal(prior, [[0.5, 0.5], [1.0, 0.0]])
 
 
