@@ -86,6 +86,21 @@ class LatentWorldModel:
         """Whether a simulator state says all that a latent holds, see ``embed_state``."""
         return self.privileged_supervision and not self.encoder.places
 
+    def require_states(self) -> None:
+        """Refuses to read simulator states where these do not say all that a latent holds."""
+        if not self.privileged_supervision:
+            raise ForethoughtError(
+                "Simulator states have no place in a latent learned from images alone. Use models "
+                "trained with privileged_supervision=true, or let the encoder see the states: "
+                "world_model=simulator_seen."
+            )
+        if self.encoder.places:
+            raise ForethoughtError(
+                "This latent holds more than poses: what hindsight told it no simulator state says. Let the "
+                "encoder see the states, with world_model=simulator_seen, or train models with "
+                "in_hindsight=false."
+            )
+
     @torch.inference_mode()
     def embed_state(
         self, proprioception: np.ndarray, privileged: np.ndarray, instruction: Sequence[str]
@@ -99,18 +114,7 @@ class LatentWorldModel:
             privileged: ``[M, 18]``, see ``encoder.privileged_features``.
             instruction: M instructions.
         """
-        if not self.privileged_supervision:
-            raise ForethoughtError(
-                "Simulator states have no place in a latent learned from images alone. Use models "
-                "trained with privileged_supervision=true, or let the encoder see the states: "
-                "world_model=simulator_seen."
-            )
-        if self.encoder.places:
-            raise ForethoughtError(
-                "This latent holds more than poses: what hindsight told it no simulator state says. Let the "
-                "encoder see the states, with world_model=simulator_seen, or train models with "
-                "in_hindsight=false."
-            )
+        self.require_states()
         body, state = torch.from_numpy(np.float32(proprioception)), torch.from_numpy(np.float32(privileged))
         features = torch.cat([proprioception_features(body), privileged_features(body, state)], dim=-1)
         context = instruction_context(text_features(instruction))
@@ -184,8 +188,14 @@ def load(folder: str | Path, device: str = "cpu") -> LatentWorldModel:
 def load_state_embedding(
     folder: str | Path,
 ) -> Callable[[np.ndarray, np.ndarray, Sequence[str]], np.ndarray]:
-    """``embed_state`` of the model in a folder, for the simulator as world model."""
-    return load(folder).embed_state
+    """``embed_state`` of the model in a folder, for the simulator as world model.
+
+    Raises:
+        ForethoughtError: The model cannot read simulator states, or ``load`` fails.
+    """
+    model = load(folder)
+    model.require_states()
+    return model.embed_state
 
 
 def load_eyes(folder: str | Path) -> Callable[[Observation], np.ndarray]:

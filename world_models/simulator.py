@@ -99,7 +99,32 @@ class SimulatorStatistics:
     steps: int = 0
 
 
-class SimulatorWorldModel:
+class Attached:
+    """A world model of the one environment that the running episode is in."""
+
+    _environment: Simulator | None = None
+
+    def attach(self, env: Simulator) -> None:
+        """Use this environment from now on. Whoever runs the episode calls it once per environment."""
+        self._environment = env
+
+    def _attached(self) -> Simulator:
+        if self._environment is None:
+            raise ForethoughtError(
+                "This world model knows no environment yet; call attach(env) with the environment of the "
+                "running episode before planning."
+            )
+        return self._environment
+
+    def _require_one(self, observation: Observation) -> None:
+        if observation.batch != 1:
+            raise ForethoughtError(
+                f"The simulator is one environment and got an observation of {observation.batch}. Plan one "
+                "environment at a time (B = 1), or use a learned world model for batches."
+            )
+
+
+class SimulatorWorldModel(Attached):
     """Steps the attached environment and puts it back. Latents are object arrays ``[M]`` of `SimulatorState`.
 
     Rolling past the episode's step limit is not possible: such a chunk stops there, as the episode would.
@@ -122,12 +147,7 @@ class SimulatorWorldModel:
                 "have states seen by cameras, or see=null to have them exact."
             )
         self._embed, self._see = embed, see
-        self._simulator: Simulator | None = None
         self.statistics = SimulatorStatistics()
-
-    def attach(self, env: Simulator) -> None:
-        """Use this environment from now on. Whoever runs the episode calls it once per environment."""
-        self._simulator = env
 
     def reset_statistics(self) -> None:
         """Count from zero."""
@@ -136,11 +156,7 @@ class SimulatorWorldModel:
     def encode(self, observation: Observation) -> np.ndarray:
         """The state of the attached environment, an object array ``[1]``; the observation only says how
         many."""
-        if observation.batch != 1:
-            raise ForethoughtError(
-                f"The simulator is one environment and got an observation of {observation.batch}. Plan one "
-                "environment at a time (B = 1), or use a learned world model for batches."
-            )
+        self._require_one(observation)
         simulator = self._attached()
         snapshot = simulator.save()
         # An environment without a success flag in its snapshots is asked to plan in running episodes only.
@@ -190,14 +206,6 @@ class SimulatorWorldModel:
         finally:
             simulator.restore(home)
         return dict(Observation.stack(seen).images)
-
-    def _attached(self) -> Simulator:
-        if self._simulator is None:
-            raise ForethoughtError(
-                "The simulator world model has no environment yet; call attach(env) with the environment of "
-                "the running episode before planning."
-            )
-        return self._simulator
 
     def _advance(self, simulator: Simulator, state: SimulatorState, chunk: np.ndarray) -> _Looked:
         if state.success:

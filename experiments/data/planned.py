@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ...interfaces import ActionSamples, ForethoughtError, Observation, Planner, Policy
+from ...interfaces import ActionSamples, Observation, Planner, Policy
 from ...reward.simulated import SimulatedValue
-from ...world_models.latent import LatentWorldModel
+from ...world_models.latent import load_state_embedding
 from ...world_models.simulator import SimulatorWorldModel
 from .delegate import PolicyDelegate
 
@@ -77,18 +77,10 @@ def load(
     folder = find_folder(folder)
     models = load_models(folder)
     policy = reference.load(folder, file) if policy is None else policy
-    world_model, reward_model, exact = models.world_model, models.reward_model, None
-    if simulator:
-        if not (isinstance(world_model, LatentWorldModel) and world_model.reads_states):
-            raise ForethoughtError(
-                f"A simulator state says not all that the latent of '{folder}' holds, so its value cannot "
-                "score one. Give models trained with privileged_supervision=true in_hindsight=false."
-            )
-        world_model = exact = SimulatorWorldModel(embed=world_model.embed_state)
-        reward_model = SimulatedValue(models.reward_model)
+    exact = SimulatorWorldModel(embed=load_state_embedding(folder)) if simulator else None
     planner = PRESETS[preset](
-        world_model,
-        reward_model,
+        models.world_model if exact is None else exact,
+        models.reward_model if exact is None else SimulatedValue(models.reward_model),
         action_spec=policy.action_spec,
         memory=models.memory,
         **options,
