@@ -14,8 +14,8 @@ BIN := .venv/bin
 GL_LIBRARIES := libGL.so.1 libEGL.so.1 libOpenGL.so.0 libgthread-2.0.so.0
 GL_PACKAGES := libgl1 libegl1 libgl1-mesa-dri libopengl0 libglib2.0-0
 
-# Processes that share the tests, a file each at a time (up to 3 GB each); with a thread each, for threads that wait for
-# one another's cores take several times as long.
+# Processes that share the tests, a file each at a time; with a thread each, for threads that wait for one another's cores
+# take several times as long.
 TESTERS ?= 2
 
 export LP_NUM_THREADS ?= 1
