@@ -32,8 +32,8 @@ from forethought.planner import (
     RetrievedKernels,
     TreeSearch,
 )
-from forethought.planner import proposals as proposals_module
 from forethought.planner.drawing import normal, pick
+from forethought.planner.noise import uniforms
 from forethought.planner.parallel import at_most, split, threads
 from forethought.planner.sources import varies_with
 
@@ -133,7 +133,7 @@ def test_the_noise_is_normal_to_the_last_digits():
     for key in range(400):
         cosine, sine, scratch = np.empty(24), np.empty(24), np.empty(24)
         normal(np.uint64(key * 7919), cosine, sine, scratch)
-        u = proposals_module.uniforms(np.array([key * 7919], np.uint64), 48)[0]
+        u = uniforms(np.array([key * 7919], np.uint64), 48)[0]
         radius = np.sqrt(-2.0 * np.log(u[:24]))
         found.append(np.concatenate([cosine, sine]))
         expected.append(
