@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from torch import Tensor
+
 from ...interfaces import ForethoughtError
 from ...reward.value import ValueEnsemble
 from ...reward.value import load as load_value
 from ...world_models.encoder import ObservationEncoder
+from ...world_models.flow import FrameTransformer
+from ...world_models.frames import FrameCodec
 from ...world_models.latent import LatentWorldModel
 from ...world_models.latent import load as load_latent
+from ...world_models.video import load as load_video
 
 
 def require_same(option: str, origin: str, found: Mapping[str, object], asked: Mapping[str, object]) -> None:
@@ -81,3 +86,23 @@ def start_value(value: ValueEnsemble, folder: str | None) -> None:
             "world model (world_model_from), or from scratch with values_from=null."
         )
     value.load_state_dict(other)
+
+
+def start_video(codec: FrameCodec, flow: FrameTransformer, folder: str) -> tuple[Tensor, Tensor]:
+    """Takes over codec and flow of the video model in a folder, with all their scales.
+
+    Returns:
+        Mean and deviation by which it standardises robot states, ``[11]`` each.
+
+    Raises:
+        ForethoughtError: It has other sizes or cameras.
+    """
+    given = load_video(folder)
+    found, asked = given.codec.shape | given.dynamics.shape, codec.shape | flow.shape
+    # The transformer's width was put over the codec's: they are compared by names of their own.
+    found |= {"codec_width": given.codec.shape["width"]}
+    asked |= {"codec_width": codec.shape["width"]}
+    require_same("model_from", folder, found, asked)
+    codec.load_state_dict(given.codec.state_dict())
+    flow.load_state_dict(given.dynamics.state_dict())
+    return given.body_mean, given.body_std

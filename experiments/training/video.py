@@ -18,18 +18,24 @@ from torch import nn
 
 from ...reward.value import ValueEnsemble, ValueModel
 from ...text import text_features
+from ...weights import shrink
 from ...world_models.encoder import CONTEXT_SIZE, PROPRIOCEPTION_FEATURES, instruction_context
 from ...world_models.encoder import proprioception_features as body_features
 from ...world_models.flow import FrameTransformer
 from ...world_models.frames import FrameCodec
+from ...world_models.retrieval import FILE as MEMORY_FILE
+from ...world_models.video import FILE as VIDEO_FILE
 from ...world_models.video import VideoWorldModel
 from ..evaluation.plan import parse_indices
 from .dataset import load_episodes
 from .loop import Loss, fit
 from .memory import build_memory
+from .origins import start_video
 from .transitions import Encoded
 from .video_losses import Windows, codec_loss, encode_pictures, flow_loss, mosaics, scale_changes, value_loss
 from .video_report import Imagined, report
+
+VALUE_FILE = "value.safetensors"
 
 
 def train(
@@ -59,6 +65,8 @@ def train(
     memory_entries: int = 24000,
     imagined: int = 8192,
     init_states: str | Sequence[int] = "all",
+    model_from: str | None = None,
+    eight_bits: bool = False,
     device: str = "cpu",
     seed: int = 0,
 ) -> Path:
@@ -90,6 +98,9 @@ def train(
         memory_entries: At most so many chunks in the memory.
         imagined: Imagined latents that the value learns from beside the real ones.
         init_states: Only episodes that started there are used, such as ``0-21``.
+        model_from: Models folder of a video model whose flow this one starts from and whose codec it keeps,
+            so that their latents mean the same; None: from scratch.
+        eight_bits: Stores the weights' large matrices in 8 bits (see ``weights.shrink``).
         device: Where it trains: ``cpu`` or ``cuda``.
         seed: Of initialisation and batches.
 
@@ -106,14 +117,18 @@ def train(
     codec = FrameCodec(cameras, image_size, channels, codec_width, halvings)
     flow = FrameTransformer(codec.grid, horizon, data.actions.shape[1], frames, width, blocks, heads, patch)
     stage = _Stages(folder / "stages", seed, device)
-    stage.run("codec", codec, codec_loss(data, codec_batch, device), codec_steps)
-    some = windows.start[windows.learn[:: max(1, len(windows.learn) // 512)]]
-    codec.standardise(mosaics(codec, data, some, device))
+    given = None if model_from is None else start_video(codec, flow, model_from)
+    if given is None:
+        stage.run("codec", codec, codec_loss(data, codec_batch, device), codec_steps)
+        some = windows.start[windows.learn[:: max(1, len(windows.learn) // 512)]]
+        codec.standardise(mosaics(codec, data, some, device))
+    codec.to(device).eval()
     pictures = encode_pictures(codec, data, device)
     body = body_features(torch.from_numpy(data.proprioception))
-    body_mean, body_std = body.mean(0), body.std(0).clamp_min(5e-3)
+    body_mean, body_std = given or (body.mean(0), body.std(0).clamp_min(5e-3))
     own = ((body - body_mean) / body_std)[data.frame_state]
-    scale_changes(flow, windows, pictures, own)
+    if given is None:
+        scale_changes(flow, windows, pictures, own)
     context = instruction_context(text_features(data.instructions))[data.instruction[windows.episode]]
     flow.to(device)
     stage.run("flow", flow, flow_loss(data, windows, pictures, own, context, flow_batch, device), flow_steps)
@@ -123,15 +138,19 @@ def train(
     loss = value_loss(data, windows, model, vectors, discount, batch, members, imagined)
     stage.run("value", value, loss, value_steps, weight_decay=1e-2)
     lineage = {"data": data.summary(), "seed": seed, "discount": discount}
-    lineage |= {"steps": {"codec": codec_steps, "flow": flow_steps, "value": value_steps}}
+    steps = {"codec": codec_steps} if given is None else {}
+    lineage |= {"steps": steps | {"flow": flow_steps, "value": value_steps}}
+    lineage |= {} if model_from is None else {"model_from": Path(model_from).name}
     shown = report(folder, model, Imagined.of(data, windows.start[windows.judge], horizon))
     model.cost = replace(model.cost, milliseconds=shown["milliseconds_a_candidate"], device=shown["device"])
     model.save(folder, lineage)
-    ValueModel(value.cpu(), "success_discounted").save(folder / "value.safetensors")
+    ValueModel(value.cpu(), "success_discounted").save(folder / VALUE_FILE)
     memory = build_memory(data, Encoded(vectors, None), horizon, memory_entries, seed)
     middle = slice(PROPRIOCEPTION_FEATURES, -CONTEXT_SIZE)
     memory.weights[middle] = (PROPRIOCEPTION_FEATURES / memory.weights[middle].size) ** 0.5
     memory.save(folder)
+    for name in (VIDEO_FILE, VALUE_FILE, MEMORY_FILE) if eight_bits else ():
+        shrink(folder / name)
     description = {
         "world_model": {"kind": "video", "steps": euler_steps},
         "reward": {"kind": "value"},

@@ -106,6 +106,26 @@ def test_a_second_run_trains_nothing_again(trained, rollouts, monkeypatch):
     command.train(rollouts=[str(rollouts)], out=str(trained), **OPTIONS)
 
 
+def test_it_goes_on_from_another_and_keeps_its_codec(trained, rollouts, tmp_path):
+    options = OPTIONS | {"flow_steps": 1, "value_steps": 20, "eight_bits": True}
+    command.train(rollouts=[str(rollouts)], out=str(tmp_path), model_from=str(trained), **options)
+    old, new = (load_models(folder).world_model for folder in (trained, tmp_path))
+    start = old.encode(observation_of(np.array([0.1, 0.1, 0.0])))
+    chunk = towards([0.1, 0.1, 0.0])
+    following = old.step(start, chunk).latent
+    assert torch.allclose(new.encode(observation_of(np.array([0.1, 0.1, 0.0]))), start, atol=0.1)  # 8 bits
+    assert (new.step(start, chunk).latent - following).abs().mean() < 0.2 * (following - start).abs().mean()
+    lineage = json.loads((tmp_path / "config.json").read_text())["lineage"]
+    assert lineage["model_from"] == trained.name and "codec" not in lineage["steps"]
+    assert (tmp_path / "memory.safetensors").stat().st_size < (trained / "memory.safetensors").stat().st_size
+
+
+def test_it_does_not_go_on_from_one_of_another_size(trained, rollouts, tmp_path):
+    options = OPTIONS | {"rollouts": [str(rollouts)], "out": str(tmp_path), "blocks": 2}
+    with pytest.raises(ForethoughtError, match=r"model_from=.*trained with blocks=1 \(asked: 2\)"):
+        command.train(model_from=str(trained), **options)
+
+
 def test_windows_hold_the_frames_of_a_chunk_and_keep_episodes_apart(rollouts):
     data = load_episodes([rollouts], OPTIONS["cameras"])
     windows = Windows(data, 2 * episodes.HORIZON, 2)
