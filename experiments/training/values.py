@@ -103,23 +103,9 @@ class ValueData:
 
     @cached_property
     def near(self) -> np.ndarray:
-        """Frames of other episodes with the same instruction near each frame, ``int64 [F, RIVALS]``; −1
-        where there are fewer."""
-        data = self.data
-        episode = data.episode[data.frame_state]
+        """See ``near_frames``."""
         keys = self.encoded.frames[:, :-CONTEXT_SIZE].numpy() * self.sample.column.sqrt().numpy()
-        near = np.full((len(keys), RIVALS), -1)
-        for task in range(len(data.instructions)):
-            rows = np.flatnonzero(data.instruction[episode] == task)
-            if len(rows) < 2:
-                continue
-            count = min(4 * RIVALS, len(rows))
-            found = rows[NearestNeighbors().fit(keys[rows]).kneighbors(keys[rows], count, False)]
-            other = episode[found] != episode[rows][:, None]
-            order = np.argsort(~other, axis=1, kind="stable")[:, :RIVALS]
-            chosen = np.take_along_axis(np.where(other, found, -1), order, axis=1)
-            near[rows, : chosen.shape[1]] = chosen
-        return near
+        return near_frames(self.data, keys)
 
 
 class ValueBatch:
@@ -206,17 +192,41 @@ class ValueBatch:
                 "scheme, or "
                 "say which numbers of an action are increments."
             )
-        first = (self.state - data.step[self.state])[..., None]
         back = np.minimum(data.step[self.state], source.horizon)
-        offset = np.arange(source.horizon)
-        last = self.state[..., None] - 1 - offset
-        chunk = data.actions[np.maximum(last - 1, first)]  # a gripper returns to what was commanded before
-        moving = (offset < back[..., None])[..., None]
-        chunk[..., source.increments] = (
-            -data.actions[np.maximum(last, first)][..., source.increments] * moving
-        )
+        chunk = undone(data, self.state, source.horizon, source.increments)
         latent = self.imagine(self.start, torch.from_numpy(chunk))
         return source.moments(self.state - back, latent, torch.from_numpy((back > 0).astype(np.float32)))
+
+
+def near_frames(data: EpisodeSet, keys: np.ndarray) -> np.ndarray:
+    """Frames of other episodes with the same instruction near each frame, by Euclidean distance of the
+    ``keys [F, K]``: ``int64 [F, RIVALS]``; −1 where there are fewer."""
+    episode = data.episode[data.frame_state]
+    near = np.full((len(keys), RIVALS), -1)
+    for task in range(len(data.instructions)):
+        rows = np.flatnonzero(data.instruction[episode] == task)
+        if len(rows) < 2:
+            continue
+        count = min(4 * RIVALS, len(rows))
+        found = rows[NearestNeighbors().fit(keys[rows]).kneighbors(keys[rows], count, False)]
+        other = episode[found] != episode[rows][:, None]
+        order = np.argsort(~other, axis=1, kind="stable")[:, :RIVALS]
+        chosen = np.take_along_axis(np.where(other, found, -1), order, axis=1)
+        near[rows, : chosen.shape[1]] = chosen
+    return near
+
+
+def undone(data: EpisodeSet, state: np.ndarray, horizon: int, increments: Sequence[int]) -> np.ndarray:
+    """Chunks ``float32 [..., H, A]`` that undo the last H steps before states ``int64 [...]``, or as many as
+    there were: increments negated, in the opposite order."""
+    first = (state - data.step[state])[..., None]
+    back = np.minimum(data.step[state], horizon)
+    offset = np.arange(horizon)
+    last = state[..., None] - 1 - offset
+    chunk = data.actions[np.maximum(last - 1, first)]  # a gripper returns to what was commanded before
+    moving = (offset < back[..., None])[..., None]
+    chunk[..., list(increments)] = -data.actions[np.maximum(last, first)][..., list(increments)] * moving
+    return chunk
 
 
 def value_loss(source: ValueData, scheme: Scheme) -> Loss:

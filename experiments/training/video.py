@@ -7,15 +7,20 @@ tenth of the episodes is kept out of training for the report (see ``video_report
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from ...interfaces import ForethoughtError
+from ...reward.schemes import find_scheme
 from ...reward.value import ValueEnsemble, ValueModel
 from ...text import text_features
 from ...weights import shrink
@@ -28,14 +33,18 @@ from ...world_models.video import FILE as VIDEO_FILE
 from ...world_models.video import VideoWorldModel
 from ..evaluation.plan import parse_indices
 from .dataset import load_episodes
+from .dreams import Dreams, dreamed_loss
 from .loop import Loss, fit
 from .memory import build_memory
 from .origins import start_video
 from .transitions import Encoded
-from .video_losses import Windows, codec_loss, encode_pictures, flow_loss, mosaics, scale_changes, value_loss
+from .video_losses import Windows, codec_loss, encode_pictures, flow_loss, imagine, mosaics, scale_changes
 from .video_report import Imagined, report
 
 VALUE_FILE = "value.safetensors"
+
+_PICTURE = slice(PROPRIOCEPTION_FEATURES, -CONTEXT_SIZE)
+"""The picture's part of a latent."""
 
 
 def train(
@@ -55,6 +64,7 @@ def train(
     patch: int = 1,
     euler_steps: int = 2,
     discount: float = 0.99,
+    scheme: str | Mapping[str, Any] = "success_discounted",
     codec_steps: int = 4000,
     codec_batch: int = 64,
     flow_steps: int = 20000,
@@ -88,9 +98,10 @@ def train(
         patch: Side of a token's patch, cells of the latent picture.
         euler_steps: Steps of the flow at test time.
         discount: γ of the value, per control step.
+        scheme: What the value learns, a name of ``reward/schemes`` (see ``find_scheme``).
         codec_steps: Gradient steps of the codec.
         codec_batch: Pictures a step.
-        flow_steps: Gradient steps of the flow.
+        flow_steps: Gradient steps of the flow; 0 keeps that of ``model_from`` as it is.
         flow_batch: Chunks a step.
         value_steps: Gradient steps of the value.
         batch: Latents a step of the value.
@@ -109,6 +120,9 @@ def train(
     """
     from ..benchmarks.libero import ACTION_SPEC
 
+    labels = find_scheme(scheme)
+    if not flow_steps and model_from is None:
+        raise ForethoughtError("flow_steps=0 keeps the flow of another model: name its folder in model_from.")
     folder = Path(out)
     kept = None if init_states == "all" else parse_indices(init_states, "init_states", sys.maxsize)
     data = load_episodes(rollouts, cameras, executed=True, init_states=kept)
@@ -131,12 +145,33 @@ def train(
         scale_changes(flow, windows, pictures, own)
     context = instruction_context(text_features(data.instructions))[data.instruction[windows.episode]]
     flow.to(device)
-    stage.run("flow", flow, flow_loss(data, windows, pictures, own, context, flow_batch, device), flow_steps)
+    if flow_steps:
+        loss = flow_loss(data, windows, pictures, own, context, flow_batch, device)
+        stage.run("flow", flow, loss, flow_steps)
     model = VideoWorldModel(codec, flow, (body_mean, body_std), steps=euler_steps, device=device)
     vectors = torch.cat([own, pictures.float().flatten(1), context], dim=-1)
+    weights = np.ones(
+        vectors.shape[1], np.float32
+    )  # a picture's many numbers count as much as the few others
+    weights[_PICTURE] = (PROPRIOCEPTION_FEATURES / weights[_PICTURE].size) ** 0.5
+    learned = np.isin(windows.episode, windows.episode[windows.start[windows.learn]])
     value = ValueEnsemble(vectors.shape[1], members)
-    loss = value_loss(data, windows, model, vectors, discount, batch, members, imagined)
-    stage.run("value", value, loss, value_steps, weight_decay=1e-2)
+    source = Dreams(
+        data,
+        vectors,
+        np.flatnonzero(learned),
+        windows.start[np.random.default_rng(0).permutation(windows.learn)[:imagined]],
+        functools.partial(imagine, model),
+        (vectors.numpy() * weights)[:, :-CONTEXT_SIZE],
+        horizon=horizon,
+        discount=discount,
+        batch=batch,
+        members=members,
+        increments=(*ACTION_SPEC.position, *ACTION_SPEC.rotation),
+        uses_failures=labels.uses_failures,
+    )
+    learner, loss = labels.learner(value), dreamed_loss(source, labels)
+    stage.run(f"value_{labels.name}", learner, loss, value_steps, weight_decay=1e-2, device="cpu")
     lineage = {"data": data.summary(), "seed": seed, "discount": discount}
     steps = {"codec": codec_steps} if given is None else {}
     lineage |= {"steps": steps | {"flow": flow_steps, "value": value_steps}}
@@ -144,11 +179,8 @@ def train(
     shown = report(folder, model, Imagined.of(data, windows.start[windows.judge], horizon))
     model.cost = replace(model.cost, milliseconds=shown["milliseconds_a_candidate"], device=shown["device"])
     model.save(folder, lineage)
-    ValueModel(value.cpu(), "success_discounted").save(folder / VALUE_FILE)
-    memory = build_memory(data, Encoded(vectors, None), horizon, memory_entries, seed)
-    middle = slice(PROPRIOCEPTION_FEATURES, -CONTEXT_SIZE)
-    memory.weights[middle] = (PROPRIOCEPTION_FEATURES / memory.weights[middle].size) ** 0.5
-    memory.save(folder)
+    ValueModel(value, labels.name).save(folder / VALUE_FILE)
+    build_memory(data, Encoded(vectors, None, keys=weights), horizon, memory_entries, seed).save(folder)
     for name in (VIDEO_FILE, VALUE_FILE, MEMORY_FILE) if eight_bits else ():
         shrink(folder / name)
     description = {
@@ -171,11 +203,20 @@ class _Stages:
     def __init__(self, folder: Path, seed: int, device: str) -> None:
         self.folder, self.seed, self.device = folder, seed, device
 
-    def run(self, name: str, module: nn.Module, loss: Loss, steps: int, weight_decay: float = 1e-4) -> None:
-        module.to(self.device)
+    def run(
+        self,
+        name: str,
+        module: nn.Module,
+        loss: Loss,
+        steps: int,
+        weight_decay: float = 1e-4,
+        device: str | None = None,
+    ) -> None:
+        device = device or self.device
+        module.to(device)
         path, checkpoint = self.folder / f"{name}.pt", self.folder / f"{name}.checkpoint"
         if path.is_file():
-            module.load_state_dict(torch.load(path, weights_only=True, map_location=self.device))
+            module.load_state_dict(torch.load(path, weights_only=True, map_location=device))
         else:
             options = {"learning_rate": 1e-3, "seed": self.seed, "weight_decay": weight_decay}
             fit(module, loss, title=name, steps=steps, checkpoint=checkpoint, **options)

@@ -8,14 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...interfaces import ForethoughtError
-from ...reward.value import ValueEnsemble
-from ...text import text_features
 from ...world_models.flow import FrameTransformer
 from ...world_models.frames import FrameCodec
 from ...world_models.video import VideoWorldModel
 from .dataset import EpisodeSet
 from .loop import Loss, mixed_precision
-from .transitions import BOOTSTRAP
 
 HELD_OUT = 10
 """Every tenth episode is only reported on."""
@@ -156,72 +153,11 @@ def flow_loss(
 
 
 @torch.inference_mode()
-def imagine_ends(
-    data: EpisodeSet, windows: Windows, model: VideoWorldModel, vectors: Tensor, rows: np.ndarray
-) -> Tensor:
-    """What the model imagines at the end of some windows, ``[n, D]``."""
-    chunks = data.chunks(data.frame_state[windows.start[rows]], windows.horizon)
+def imagine(model: VideoWorldModel, vectors: Tensor, chunks: np.ndarray) -> Tensor:
+    """What the model imagines at the end of chunks ``[n, H, A]`` from ``vectors [n, D]``: ``[n, D]``."""
     parts = []
-    for some in np.split(np.arange(len(rows)), range(256, len(rows), 256)):
-        latent = vectors[windows.start[rows[some]]].to(model.device)[:, None]
-        latent = latent.expand(-1, len(model.noise[0]), -1)
+    for some in np.split(np.arange(len(chunks)), range(256, len(chunks), 256)):
+        latent = vectors[some].to(model.device)[:, None].expand(-1, len(model.noise[0]), -1)
         following, _, _ = model.jump(latent, torch.from_numpy(chunks[some]).to(model.device))
         parts.append(following[:, 0].cpu())
     return torch.cat(parts).clone()
-
-
-def value_loss(
-    data: EpisodeSet,
-    windows: Windows,
-    model: VideoWorldModel,
-    vectors: Tensor,
-    discount: float,
-    batch: int,
-    members: int,
-    imagined: int,
-) -> Loss:
-    """Cross-entropy on 1[success]·γ^(T-t) of real and imagined latents; ends of successes drawn more often.
-
-    Raises:
-        ForethoughtError: No episode succeeded.
-    """
-    random = np.random.default_rng(0)
-    rows = random.permutation(windows.learn)[:imagined]
-    learned = np.flatnonzero(
-        np.isin(windows.episode, np.unique(windows.episode[windows.start[windows.learn]]))
-    )
-    ends = learned[
-        (data.step[data.frame_state] == data.length[windows.episode])[learned]
-        & data.success[windows.episode[learned]]
-    ]
-    if not len(ends):
-        raise ForethoughtError(
-            "No episode of the rollouts succeeded: a value cannot be learned. Collect with less noise."
-        )
-    latents = torch.cat([vectors, imagine_ends(data, windows, model, vectors, rows)])
-    frame = np.concatenate([np.arange(len(vectors)), windows.following[rows, -1]])
-    episode = windows.episode[frame]
-    left = data.length[episode] - data.step[data.frame_state[frame]]
-    label = torch.from_numpy((data.success[episode] * discount**left).astype(np.float32))
-    words = text_features(data.instructions)[data.instruction[episode]]
-    seen = torch.from_numpy((random.random((members, len(data.length))) < BOOTSTRAP).astype(np.float32))
-    dreamed = len(vectors) + np.arange(len(rows))
-
-    def loss(module: nn.Module, generator: torch.Generator) -> Tensor:
-        assert isinstance(module, ValueEnsemble)
-        device = module.text.weight.device
-        third = batch // 3
-        pick = np.concatenate(
-            [
-                _pick(learned, batch - third, generator),
-                _pick(dreamed, third, generator),
-                _pick(ends, batch // 8, generator),
-            ]
-        )
-        logit = module(latents[pick].to(device), words[pick].to(device))
-        target = label[pick].to(device).expand_as(logit)
-        weight = seen[:, episode[pick]].to(device)
-        miss = F.binary_cross_entropy_with_logits(logit, target, reduction="none")
-        return (miss * weight).sum() / weight.sum().clamp_min(1)
-
-    return loss

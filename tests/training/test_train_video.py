@@ -107,7 +107,7 @@ def test_a_second_run_trains_nothing_again(trained, rollouts, monkeypatch):
 
 
 def test_it_goes_on_from_another_and_keeps_its_codec(trained, rollouts, tmp_path):
-    options = OPTIONS | {"flow_steps": 1, "value_steps": 20, "eight_bits": True}
+    options = OPTIONS | {"flow_steps": 0, "value_steps": 20, "eight_bits": True, "scheme": "ranking"}
     command.train(rollouts=[str(rollouts)], out=str(tmp_path), model_from=str(trained), **options)
     old, new = (load_models(folder).world_model for folder in (trained, tmp_path))
     start = old.encode(observation_of(np.array([0.1, 0.1, 0.0])))
@@ -115,6 +115,7 @@ def test_it_goes_on_from_another_and_keeps_its_codec(trained, rollouts, tmp_path
     following = old.step(start, chunk).latent
     assert torch.allclose(new.encode(observation_of(np.array([0.1, 0.1, 0.0]))), start, atol=0.1)  # 8 bits
     assert (new.step(start, chunk).latent - following).abs().mean() < 0.2 * (following - start).abs().mean()
+    assert load_models(tmp_path).reward_model.scheme == "ranking"
     lineage = json.loads((tmp_path / "config.json").read_text())["lineage"]
     assert lineage["model_from"] == trained.name and "codec" not in lineage["steps"]
     assert (tmp_path / "memory.safetensors").stat().st_size < (trained / "memory.safetensors").stat().st_size
@@ -124,6 +125,11 @@ def test_it_does_not_go_on_from_one_of_another_size(trained, rollouts, tmp_path)
     options = OPTIONS | {"rollouts": [str(rollouts)], "out": str(tmp_path), "blocks": 2}
     with pytest.raises(ForethoughtError, match=r"model_from=.*trained with blocks=1 \(asked: 2\)"):
         command.train(model_from=str(trained), **options)
+
+
+def test_no_flow_is_learned_only_where_there_is_one_already(rollouts, tmp_path):
+    with pytest.raises(ForethoughtError, match="name its folder in model_from"):
+        command.train(rollouts=[str(rollouts)], out=str(tmp_path), **OPTIONS | {"flow_steps": 0})
 
 
 def test_windows_hold_the_frames_of_a_chunk_and_keep_episodes_apart(rollouts):
