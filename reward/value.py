@@ -94,14 +94,18 @@ class ValueModel:
 
     def judge(self, particles: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
         """``score`` from tensors to tensors, without leaving the device: value and spread ``[M]``."""
+        values = self.heads(particles, words)
+        return values.mean(dim=0), values.std(dim=0, unbiased=False)
+
+    def heads(self, particles: Tensor, words: Tensor) -> Tensor:
+        """What each of n judges says of latents ``[M, D]`` or ``[M, P, D]``, ``[n, M]``: n networks, or every
+        network on every particle where their numbers differ."""
         if particles.dim() == 2 or particles.shape[1] == self.network.members:
             state = particles if particles.dim() == 2 else particles.transpose(0, 1)
-            values = self._values(self.network(state, words))
-        else:
-            count = particles.shape[1]
-            logits = self.network(particles.flatten(0, 1), words.repeat_interleave(count, dim=0))
-            values = self._values(logits).unflatten(1, (-1, count)).transpose(1, 2).flatten(0, 1)
-        return values.mean(dim=0), values.std(dim=0, unbiased=False)
+            return self._values(self.network(state, words))
+        count = particles.shape[1]
+        logits = self.network(particles.flatten(0, 1), words.repeat_interleave(count, dim=0))
+        return self._values(logits).unflatten(1, (-1, count)).transpose(1, 2).flatten(0, 1)
 
     def _values(self, logits: Tensor) -> Tensor:
         return logits.float().sigmoid() if self.calibration is None else self.calibration(logits.float())

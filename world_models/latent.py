@@ -44,6 +44,8 @@ class LatentWorldModel:
         cameras: Cameras an observation must have.
         horizon: Chunk length H of one step.
         action_size: A.
+        particle_count: E.
+        latent_size: D.
         cost: The cheapest tier.
     """
 
@@ -65,6 +67,7 @@ class LatentWorldModel:
         self.privileged_supervision = privileged_supervision
         self.cameras = encoder.cameras
         self.horizon, self.action_size = dynamics.horizon, dynamics.action_size
+        self.particle_count, self.latent_size = dynamics.members, int(dynamics.shape["latent_size"])
 
     @torch.inference_mode()
     def encode(self, observation: Observation) -> Latent:

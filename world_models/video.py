@@ -8,6 +8,7 @@ standardised units, so that a model that knows nothing predicts that nothing mov
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ class VideoWorldModel:
         cameras: Cameras an observation must have.
         horizon: Chunk length H of one step.
         action_size: A.
+        particle_count: S.
+        latent_size: D.
         steps: Euler steps, 1 to 16; 1 predicts the mean.
         privileged_supervision: False: nothing but pictures, robot states and actions trained it.
         cost: Tier ``video``, with what training measured.
@@ -76,6 +79,8 @@ class VideoWorldModel:
         self.body_mean, self.body_std = (numbers.to(self.device) for numbers in body)
         self.cameras, self.steps = codec.cameras, steps
         self.horizon, self.action_size = dynamics.horizon, dynamics.action_size
+        self.particle_count = samples
+        self.latent_size = PROPRIOCEPTION_FEATURES + math.prod(codec.grid) + CONTEXT_SIZE
         self.cost = cost or ImaginationCost("video", wave=16)
         generator = torch.Generator().manual_seed(0)
         frames, picture = dynamics.frames, (samples, dynamics.frames, *codec.grid)
