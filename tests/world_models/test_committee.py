@@ -1,6 +1,7 @@
 """Models side by side: each sees, imagines, remembers and judges for itself, and all count alike."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -164,6 +165,19 @@ def test_the_members_memories_take_turns(models):
         own = memory.nearest(parts[member], TEXT[:1] * 2, 3)
         np.testing.assert_array_equal(found[:, member::2], own[:, : len(range(member, 5, 2))])
     assert both.all_chunks().shape == (24, 4, 7)
+
+
+def test_a_member_without_a_memory_is_passed_over(models, folders, tmp_path):
+    forgetful = tmp_path / "forgetful"
+    forgetful.mkdir()
+    shutil.copy(folders[0] / "value.safetensors", forgetful)
+    both = committee_memory.load(members=[forgetful, folders[1]])
+    latent = committee.Committee(models).encode(observation())
+    own = make_memory(models[1], 1, 0.2).nearest(latent.split([size_of(m) for m in models], -1)[1], TEXT, 4)
+    np.testing.assert_allclose(both.nearest(latent, TEXT, 4), own, atol=1e-3)  # stored in half precision
+    assert both.all_chunks().shape == (12, 4, 7)
+    with pytest.raises(ForethoughtError, match="needs the sizes"):
+        committee_memory.CommitteeMemory([None, both.members[1]])
 
 
 def test_folders_make_a_committee_that_plans(folders):
