@@ -2,7 +2,8 @@
 
 The numbers of each tier are what was measured, or follow from it: 32 candidates at depth 1 is where more
 width stopped paying on libero_object; a second chunk paid where no memory offered good candidates (65 to 79
-of 100 at equal cost) and not where one did; dear models afford few candidates, all of them in one batch.
+of 100 at equal cost) and not where one did; the video model was measured with as many candidates as a latent;
+dearer models afford few, all of them in one batch.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class SearchShape:
     wave: int
 
 
-MOST = {"vector": 32, "tokens": 32, "video": 16, "foundation": 4, "simulator": 32}
+MOST = {"vector": 32, "tokens": 32, "video": 32, "foundation": 4, "simulator": 32}
 """Candidates of a decision by tier, if time allows."""
 
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..interfaces import COST_TIERS, ForethoughtError, ImaginationCost, Latent, Observation, Prediction
+from ..interfaces import COST_TIERS, ForethoughtError, Latent, Observation, Prediction
 
 
 class Committee:
@@ -36,7 +37,7 @@ class Committee:
         cameras: Cameras an observation must have: those of all members.
         horizon: Chunk length H of one step.
         action_size: A.
-        cost: The dearest tier among the members; the milliseconds of a candidate are their sum, where all say
+        cost: The dearest tier among the members, with its wave; milliseconds are the sum of those that say
             any.
     """
 
@@ -60,8 +61,7 @@ class Committee:
         costs = [m.cost for m in members]
         dearest = max(costs, key=lambda cost: COST_TIERS.index(cost.tier))
         known = [cost.milliseconds for cost in costs if cost.milliseconds is not None]
-        sum_of = sum(known) if len(known) == len(costs) else None
-        self.cost = ImaginationCost(dearest.tier, sum_of, dearest.wave, dearest.device)
+        self.cost = replace(dearest, milliseconds=sum(known) if known else None)
 
     def encode(self, observation: Observation) -> Latent:
         """Latents ``[B, E, D₁ + D₂ + …]``. Raises what the members' ``encode`` does."""

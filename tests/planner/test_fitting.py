@@ -70,8 +70,8 @@ def test_depth_goes_before_width_when_time_is_short():
 
 def test_the_preset_is_laid_out_so():
     planner = fitted(Priced(ImaginationCost("video", wave=4)), None, action_spec=SPEC, milliseconds=70)
-    assert (planner.children, planner.depth, planner.wave) == (16, 1, 4)
-    assert planner.budget.simulations == 16 and planner.budget.milliseconds == 70
+    assert (planner.children, planner.depth, planner.wave) == (32, 1, 4)
+    assert planner.budget.simulations == 32 and planner.budget.milliseconds == 70
     deep = fitted(Priced(LatentWorldModel.cost), None, action_spec=SPEC)
     assert deep.depth == 2
     assert fitted(Priced(LatentWorldModel.cost), None, action_spec=SPEC, memory=Memory()).depth == 1
