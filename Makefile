@@ -42,7 +42,7 @@ endef
 comma := ,
 
 .venv/.installed: pyproject.toml constraints.txt | .venv/bin/python
-	$(call install,libero$(comma)serve)
+	$(call install,libero$(comma)serve$(comma)video)
 
 .venv/.installed-dev: pyproject.toml constraints.txt | .venv/bin/python
 	$(call install,libero$(comma)serve$(comma)video$(comma)encoders$(comma)verifier$(comma)dev)

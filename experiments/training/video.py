@@ -106,7 +106,7 @@ def train(
         value_steps: Gradient steps of the value.
         batch: Latents a step of the value.
         members: Networks of the value.
-        memory_entries: At most so many chunks in the memory.
+        memory_entries: At most so many chunks in the memory; 0: none is made.
         imagined: Imagined latents that the value learns from beside the real ones.
         init_states: Only episodes that started there are used, such as ``0-21``.
         model_from: Models folder of a video model whose flow this one starts from and whose codec it keeps,
@@ -180,13 +180,16 @@ def train(
     model.cost = replace(model.cost, milliseconds=shown["milliseconds_a_candidate"], device=shown["device"])
     model.save(folder, lineage)
     ValueModel(value, labels.name).save(folder / VALUE_FILE)
-    build_memory(data, Encoded(vectors, None, keys=weights), horizon, memory_entries, seed).save(folder)
-    for name in (VIDEO_FILE, VALUE_FILE, MEMORY_FILE) if eight_bits else ():
+    files = [VIDEO_FILE, VALUE_FILE]
+    if memory_entries:
+        build_memory(data, Encoded(vectors, None, keys=weights), horizon, memory_entries, seed).save(folder)
+        files.append(MEMORY_FILE)
+    for name in files if eight_bits else ():
         shrink(folder / name)
     description = {
         "world_model": {"kind": "video", "steps": euler_steps},
         "reward": {"kind": "value"},
-        "memory": {"kind": "retrieval"},
+        **({"memory": {"kind": "retrieval"}} if memory_entries else {}),
         "cameras": list(cameras),
         "horizon": horizon,
         "action": ACTION_SPEC.to_dict(),

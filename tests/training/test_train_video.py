@@ -121,6 +121,13 @@ def test_it_goes_on_from_another_and_keeps_its_codec(trained, rollouts, tmp_path
     assert (tmp_path / "memory.safetensors").stat().st_size < (trained / "memory.safetensors").stat().st_size
 
 
+def test_a_memory_is_made_only_where_it_is_asked_for(trained, rollouts, tmp_path):
+    options = OPTIONS | {"flow_steps": 0, "value_steps": 1, "memory_entries": 0}
+    command.train(rollouts=[str(rollouts)], out=str(tmp_path), model_from=str(trained), **options)
+    assert not (tmp_path / "memory.safetensors").exists()
+    assert load_models(tmp_path).memory is None
+
+
 def test_it_does_not_go_on_from_one_of_another_size(trained, rollouts, tmp_path):
     options = OPTIONS | {"rollouts": [str(rollouts)], "out": str(tmp_path), "blocks": 2}
     with pytest.raises(ForethoughtError, match=r"model_from=.*trained with blocks=1 \(asked: 2\)"):
