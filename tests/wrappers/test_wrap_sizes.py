@@ -24,7 +24,7 @@ def models_with(world_model):
 
 def test_a_declared_cost_gives_the_sizes():
     found = _sizes("forethought", models_with(Priced()), {"margin": 0.1})
-    assert found == {"simulations": 16, "children": 16, "depth": 1, "wave": 4}
+    assert found == {"simulations": 32, "children": 32, "depth": 1, "wave": 4}
 
 
 @pytest.mark.parametrize("named", ["simulations", "milliseconds", "children", "depth", "wave"])
