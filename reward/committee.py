@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ..interfaces import ForethoughtError, Latent, Score
-from .value import ValueModel
+from .value import FILE, ValueModel
 from .value import load as load_member
 
 
@@ -54,9 +54,7 @@ class CommitteeValue:
         )
 
 
-def load(
-    folder: str | Path = ".", members: Sequence[str | Path] = (), file: str = "value.safetensors"
-) -> CommitteeValue:
+def load(folder: str | Path = ".", members: Sequence[str | Path] = (), file: str = FILE) -> CommitteeValue:
     """The values in several models folders, in the order of the committee.
 
     Args:

@@ -21,6 +21,8 @@ from ..text import TEXT_SIZE, text_features
 from ..weights import load_weights, save_weights
 from .calibration import Calibration
 
+FILE = "value.safetensors"
+
 
 class ValueEnsemble(nn.Module):
     """E multi-layer perceptrons from (latent, instruction) to the logit of the value."""
@@ -118,7 +120,7 @@ class ValueModel:
         save_weights(path, "value", header, self.network.state_dict())
 
 
-def load(folder: str | Path, file: str = "value.safetensors") -> ValueModel:
+def load(folder: str | Path, file: str = FILE) -> ValueModel:
     """The value in a models folder.
 
     Raises:

@@ -105,11 +105,6 @@ class Dreams:
     @cached_property
     def rewound(self) -> Tensor:
         """After undoing the chunks that led there; see ``Batch.rewound``."""
-        if not self._increments:
-            raise ForethoughtError(
-                "Rewinding negates the increments of an action, and none are named. Choose another scheme, "
-                "or say which numbers of an action are increments."
-            )
         return self.imagine(undone(self.data, self.state, self.horizon, self._increments))
 
     def moments(self, state: np.ndarray, latent: Tensor, known: np.ndarray | None = None) -> Moments:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ...interfaces import ForethoughtError
 from ...reward.calibration import METHODS
@@ -42,16 +41,13 @@ from .dataset import EpisodeSet, load_episodes
 from .disagreement import calibrate_disagreement
 from .hindsight import Hindsight, hindsight
 from .layout import Layout
-from .loop import Loss, fit
 from .memory import build_memory
 from .origins import given_world_model, start_encoder, start_value
 from .poses import pose_loss, standardise_poses
 from .self_supervised import JointModel, joint_loss, standardise_ways
+from .stages import Stages
 from .transitions import TransitionSampler, encode_episodes
 from .values import ValueData, calibrate, chunk_value_loss, misread_frames, value_loss
-
-LEARNING_RATE = 1e-3
-"""Peak of every stage's schedule."""
 
 
 def train(
@@ -173,7 +169,7 @@ def train(
             "Collect with `forethought collect`, or set privileged_supervision=false."
         )
     folder = Path(out)
-    stages = _Stages(folder / "stages", seed)
+    stages = Stages(folder / "stages", seed)
     data = _seen(encoder, data)
     afterwards = hindsight(data, held_width, ACTION_SPEC.gripper[0]) if layout.in_hindsight else None
     if given is None:
@@ -259,7 +255,7 @@ def _schemes(wanted: Sequence[str | Mapping[str, Any]]) -> list[Scheme]:
 
 
 def _learn_values(
-    stages: _Stages,
+    stages: Stages,
     schemes: Sequence[Scheme],
     lessons: Callable[[bool], ValueData],
     folder: Path,
@@ -289,49 +285,13 @@ def _learn_values(
     return files, errors
 
 
-def _learn_chunk_value(stages: _Stages, source: ValueData, folder: Path, steps: int) -> str:
+def _learn_chunk_value(stages: Stages, source: ValueData, folder: Path, steps: int) -> str:
     """A value of latent and chunk; returns its file."""
     chunk = source.horizon * source.data.actions.shape[1]
     judge = ValueEnsemble(source.encoded.frames.shape[1] + chunk, source.dynamics.members)
     stages.run("chunk_value", judge, chunk_value_loss(source, DISCOUNTED), steps, 1e-2)
     ChunkValue(judge, DISCOUNTED.name).save(folder)
     return CHUNK_VALUE_FILE
-
-
-class _Stages:
-    """Runs a stage once: its weights are kept, and a later run with the same folder loads them."""
-
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.folder, self.seed = folder, seed
-
-    def run(
-        self,
-        name: str,
-        module: nn.Module,
-        loss: Loss,
-        steps: int,
-        weight_decay: float = 1e-4,
-    ) -> None:
-        path = self.folder / f"{name}.pt"
-        if path.is_file():
-            module.load_state_dict(torch.load(path, weights_only=True))
-            module.eval()
-            return
-        checkpoint = self.folder / f"{name}.checkpoint"
-        fit(
-            module,
-            loss,
-            title=name,
-            steps=steps,
-            learning_rate=LEARNING_RATE,
-            checkpoint=checkpoint,
-            seed=self.seed,
-            weight_decay=weight_decay,
-        )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        torch.save(module.state_dict(), partial)
-        partial.replace(path)  # a kill leaves no half stage behind
 
 
 def _seen(encoder: ObservationEncoder, data: EpisodeSet) -> EpisodeSet:
@@ -357,7 +317,7 @@ def _standardise(
 
 
 def _learn_encoder(
-    stages: _Stages,
+    stages: Stages,
     encoder: ObservationEncoder,
     data: EpisodeSet,
     layout: Layout,

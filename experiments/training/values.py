@@ -186,12 +186,6 @@ class ValueBatch:
     def rewound(self) -> Moments:
         """See ``Batch.rewound``. Nothing is known before the first step: those moments have no weight."""
         source, data = self.source, self.source.data
-        if not source.increments:
-            raise ForethoughtError(
-                "Rewinding negates the increments of an action, and none are named. Choose another "
-                "scheme, or "
-                "say which numbers of an action are increments."
-            )
         back = np.minimum(data.step[self.state], source.horizon)
         chunk = undone(data, self.state, source.horizon, source.increments)
         latent = self.imagine(self.start, torch.from_numpy(chunk))
@@ -218,7 +212,16 @@ def near_frames(data: EpisodeSet, keys: np.ndarray) -> np.ndarray:
 
 def undone(data: EpisodeSet, state: np.ndarray, horizon: int, increments: Sequence[int]) -> np.ndarray:
     """Chunks ``float32 [..., H, A]`` that undo the last H steps before states ``int64 [...]``, or as many as
-    there were: increments negated, in the opposite order."""
+    there were: increments negated, in the opposite order.
+
+    Raises:
+        ForethoughtError: No increments are named.
+    """
+    if not increments:
+        raise ForethoughtError(
+            "Rewinding negates the increments of an action, and none are named. Choose another scheme, or "
+            "say which numbers of an action are increments."
+        )
     first = (state - data.step[state])[..., None]
     back = np.minimum(data.step[state], horizon)
     offset = np.arange(horizon)

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from ...interfaces import ForethoughtError
 from ...reward.schemes import find_scheme
+from ...reward.value import FILE as VALUE_FILE
 from ...reward.value import ValueEnsemble, ValueModel
 from ...text import text_features
 from ...weights import shrink
@@ -34,14 +34,12 @@ from ...world_models.video import VideoWorldModel
 from ..evaluation.plan import parse_indices
 from .dataset import load_episodes
 from .dreams import Dreams, dreamed_loss
-from .loop import Loss, fit
 from .memory import build_memory
 from .origins import start_video
+from .stages import Stages
 from .transitions import Encoded
 from .video_losses import Windows, codec_loss, encode_pictures, flow_loss, imagine, mosaics, scale_changes
 from .video_report import Imagined, report
-
-VALUE_FILE = "value.safetensors"
 
 _PICTURE = slice(PROPRIOCEPTION_FEATURES, -CONTEXT_SIZE)
 """The picture's part of a latent."""
@@ -130,7 +128,7 @@ def train(
     torch.manual_seed(seed)
     codec = FrameCodec(cameras, image_size, channels, codec_width, halvings)
     flow = FrameTransformer(codec.grid, horizon, data.actions.shape[1], frames, width, blocks, heads, patch)
-    stage = _Stages(folder / "stages", seed, device)
+    stage = Stages(folder / "stages", seed, device)
     given = None if model_from is None else start_video(codec, flow, model_from)
     if given is None:
         stage.run("codec", codec, codec_loss(data, codec_batch, device), codec_steps)
@@ -198,31 +196,3 @@ def train(
     }
     (folder / "config.json").write_text(json.dumps(description, indent=2) + "\n")
     return folder
-
-
-class _Stages:
-    """Runs a stage once: its weights are kept, and a later run with the same folder loads them."""
-
-    def __init__(self, folder: Path, seed: int, device: str) -> None:
-        self.folder, self.seed, self.device = folder, seed, device
-
-    def run(
-        self,
-        name: str,
-        module: nn.Module,
-        loss: Loss,
-        steps: int,
-        weight_decay: float = 1e-4,
-        device: str | None = None,
-    ) -> None:
-        device = device or self.device
-        module.to(device)
-        path, checkpoint = self.folder / f"{name}.pt", self.folder / f"{name}.checkpoint"
-        if path.is_file():
-            module.load_state_dict(torch.load(path, weights_only=True, map_location=device))
-        else:
-            options = {"learning_rate": 1e-3, "seed": self.seed, "weight_decay": weight_decay}
-            fit(module, loss, title=name, steps=steps, checkpoint=checkpoint, **options)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            torch.save(module.state_dict(), path)
-        module.eval()

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from forethought.experiments.data.hdf5 import write_episodes
-from forethought.experiments.training import loop, video_report
+from forethought.experiments.training import loop, stages, video_report
 from forethought.experiments.training import video as command
 from forethought.experiments.training.dataset import load_episodes
 from forethought.experiments.training.video_losses import Windows, codec_loss
@@ -102,7 +102,7 @@ def test_the_folder_gives_models_that_prefer_the_chunk_that_reaches(trained):
 
 
 def test_a_second_run_trains_nothing_again(trained, rollouts, monkeypatch):
-    monkeypatch.setattr(command, "fit", lambda *args, **kwargs: pytest.fail("trained again"))
+    monkeypatch.setattr(stages, "fit", lambda *args, **kwargs: pytest.fail("trained again"))
     command.train(rollouts=[str(rollouts)], out=str(trained), **OPTIONS)
 
 

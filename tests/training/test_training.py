@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from forethought.experiments.training import loop, models, origins, policy
+from forethought.experiments.training import loop, models, origins, policy, stages
 from forethought.experiments.training.dataset import load_episodes
 from forethought.experiments.training.loop import fit
 from forethought.interfaces import ForethoughtError, Observation
@@ -150,7 +150,7 @@ def test_models_folder_tells_its_lineage(trained):
 
 
 def test_second_run_trains_nothing_again(trained, rollouts, monkeypatch):
-    monkeypatch.setattr(models, "fit", lambda *args, **kwargs: pytest.fail("trained again"))
+    monkeypatch.setattr(stages, "fit", lambda *args, **kwargs: pytest.fail("trained again"))
     start = torch.randn(2, 3, 45)
     before = latent.load(trained).step(start, towards([0.1, 0.1, 0.0]).repeat(2, 0)).latent
     models.train(
