@@ -56,7 +56,7 @@ class Measured:
     Attributes:
         seconds: Of a decision, for each that counts.
         evaluated: Distinct evaluations of a decision, all rows together.
-        parts: Seconds by part, for each decision that noted them.
+        parts: Share of the time by part, for each round.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -68,11 +68,12 @@ class Measured:
         return statistics.median(n / max(s, 1e-9) for n, s in zip(self.evaluated, self.seconds))
 
     def shares(self) -> dict[str, float]:
-        """Share of the time by part, of medians. The whole is that of decisions that noted nothing: what the
-        noting takes is no part of a search."""
-        names = {name for part in self.parts for name in part}
-        seconds = {name: statistics.median(part.get(name, 0.0) for part in self.parts) for name in names}
-        return shares(seconds, statistics.median(self.seconds)) if self.parts else {}
+        """Share of the time by part: medians over rounds, and the tree what they leave. Each round has its
+        own whole: a machine that is slower in some does not set one's seconds against another's."""
+        if not self.parts:
+            return {}
+        found = {name: statistics.median(part[name] for part in self.parts) for name in self.parts[0]}
+        return {**found, "tree": 1.0 - sum(share for name, share in found.items() if name != "tree")}
 
 
 def grid(
@@ -184,7 +185,9 @@ def measure(
                             found[setting].seconds += [took for took, _ in counted]
                             found[setting].evaluated += [evaluated for _, evaluated in counted]
                         if number >= 0 and setting in ours:
-                            found[setting].parts.append(ours[setting].parts(seed))
+                            # Of decisions that noted nothing: noting is no part of a search.
+                            whole = statistics.median(took for took, _ in counted)
+                            found[setting].parts.append(shares(ours[setting].parts(seed), whole))
                     if number >= 2 and taken > seconds:
                         break
             yield from found.items()

@@ -119,6 +119,15 @@ def test_what_the_models_take_is_not_the_trees_share():
     assert found == pytest.approx({"network": 0.6, "gather": 0.1, "sampling": 0.2, "tree": 0.1})
 
 
+def test_a_round_on_a_slower_machine_leaves_the_shares_alone():
+    rounds = [({"evaluate": 7.0, "network": 6.0, "sampling": 1.0}, 10.0)] * 3
+    rounds += [({name: 3.0 * took for name, took in rounds[0][0].items()}, 30.0)] * 2
+    rounds += [({name: 3.0 * took for name, took in rounds[0][0].items()}, 10.0)]  # it turned slow between
+    measured = throughput.Measured(parts=[throughput.shares(*one) for one in rounds])
+    assert measured.shares() == pytest.approx({"network": 0.6, "gather": 0.1, "sampling": 0.1, "tree": 0.2})
+    assert throughput.Measured().shares() == {}
+
+
 def test_linearity_is_the_worst_slowdown_of_a_simulation():
     def row(simulations, rate, wave=8):
         same = {"actions": "shared", "batch": 1, "threads": 1, "network": "numpy"}
