@@ -31,7 +31,7 @@ GIVEN_LATER = {
     "controller": {"policy", "planner"},
 }
 """Arguments that evaluation adds to what the config says."""
-SHORTHANDS = ["demo", "pixels", "baselines", "compare", "ablations"]
+SHORTHANDS = ["demo", "pixels", "committee", "baselines", "compare", "ablations"]
 """Evaluations with settings of their own."""
 
 
@@ -115,6 +115,22 @@ def test_the_comparison_gives_every_planner_the_same_simulations(simulations):
     samples = {arm.name: arm.parts["controller"]["samples"] for arm in arms}
     assert samples.pop("best_of_n") == simulations
     assert set(samples.values()) == {8}
+
+
+def test_value_and_memory_of_a_committee_follow_its_world_model():
+    register_resolvers()
+    config = composed("committee", "benchmark=libero_spatial")
+    choices = dict.fromkeys(GROUPS, "") | {"planner": "forethought"}
+    arms = compose_arms(
+        config, choices, lambda group, option: composed("committee", f"{group}={option}")[group]
+    )
+    members = {
+        arm.name: [arm.parts[group]["members"] for group in ("world_model", "reward", "memory")]
+        for arm in arms
+        if arm.searches
+    }
+    assert {name: len(of[0]) for name, of in members.items()} == {"forethought": 2, "poses": 3}
+    assert all(of[0] == of[1] == of[2] for of in members.values())
 
 
 @functools.lru_cache
