@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 
 from .noise import gumbels, stream_keys
 from .opening import ELSEWHERE, Drawing, draw_opened
-from .parallel import split
+from .parallel import side_by_side, together
 from .rules import ImprovedPolicy
 from .selection import (
     DensityUcb,
@@ -25,7 +25,7 @@ from .selection import (
     SequentialHalving,
     halving_schedule,
 )
-from .settling import Gathered, gather
+from .settling import Gathered, gather, gather_into
 from .tree import BLANK, NONE, Tree
 
 PUCT, DENSITY_UCB, HALVING = 0, 1, 2
@@ -126,17 +126,9 @@ class Walk:
 
     def _go(self, tree: Tree, latents: np.ndarray, allowance: Allowance) -> Walked:
         """What ``_walk`` says, of all rows."""
-        rows = tree.size.size
-        before, after = (tree.nodes, tree.chunk, tree.size, latents, self._wave), (allowance, *self._how)
-        if rows < 2 * MANY:
-            return _walk(*before, 0, rows, *after)
-        parts = split(lambda start, stop: _walk(*before, start, stop, *after), rows, MANY)
-        if len(parts) == 1:
-            return parts[0]
-        claims, drawn, gathered, room = zip(*parts)
-        chunks, states = zip(*gathered)
-        both = np.concatenate(chunks), np.concatenate(states)
-        return np.concatenate(claims), np.concatenate(drawn, axis=1), both, room[0]
+        known = tree.nodes, tree.chunk, tree.size, latents, self._wave, allowance, *self._how
+        parts = side_by_side(tree.size.size, MANY)
+        return _walk(*known) if parts < 2 else together(_walk_side_by_side, parts, *known)
 
 
 MANY = 4
@@ -194,8 +186,6 @@ def _walk(
     size: np.ndarray,
     latents: np.ndarray,
     wave: int,
-    start: int,
-    stop: int,
     allowance: Allowance,
     root: Any,
     inner: Any,
@@ -204,19 +194,161 @@ def _walk(
     inner_children: int,
     drawing: Drawing,
 ) -> Walked:
-    """The walk in the rows from ``start`` to ``stop``."""
-    most, room, width = 0, 0, widths(tree, allowance)
-    for row in range(width.size):  # of all rows, so that all parts agree
-        most += width[row] if start <= row < stop else 0
-        room = max(room, size[row] + width[row] * inner_children)
-    room = room if room > tree.shape[1] else 0
-    most = 0 if room else most
+    """The walk in all rows, one after the other."""
+    width = widths(tree, allowance)
+    _, first, counts, room = _shared(1, width, size, tree.shape[1], inner_children)
+    found = _room_for(first, tree, chunk, latents, max_depth, inner_children)
+    known = tree, chunk, size, latents, wave, width
+    if not room:
+        how = root, inner, widening, max_depth, inner_children, drawing
+        counts[0] = _walk_rows(0, size.size, 0, known, how, found[0], found[1][0], found[2], found[3])
+    return _together(first, counts, found, chunk.shape, room)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", parallel=True)
+def _walk_side_by_side(
+    parts: int,
+    tree: Any,
+    chunk: np.ndarray,
+    size: np.ndarray,
+    latents: np.ndarray,
+    wave: int,
+    allowance: Allowance,
+    root: Any,
+    inner: Any,
+    widening: tuple[float, float],
+    max_depth: int,
+    inner_children: int,
+    drawing: Drawing,
+) -> Walked:
+    """The walk in so many parts of the rows at once; the same to the bit."""
+    width = widths(tree, allowance)
+    rows, first, counts, room = _shared(parts, width, size, tree.shape[1], inner_children)
+    found = _room_for(first, tree, chunk, latents, max_depth, inner_children)
+    # Threads are handed arrays and numbers, no tuples.
+    claims, drawn, chunks, states = found
+    root_kind, (root_first, root_second), root_schedule, root_noise = root
+    inner_kind, (inner_first, inner_second), inner_schedule, inner_noise = inner
+    factor, power = widening
+    draw, seeds, entries, samples, log_weights, mixture = drawing
+    centres, white, words, flip_probability, geometry, steps, constant, temperature = mixture
+    continuous, gripper, own, common, bounds, wide = geometry
+    rungs, keep, flip, horizon = steps
+    walking = 0 if room else parts
+    for part in prange(walking):
+        space = continuous, gripper, own, common, bounds, wide
+        kernels = (
+            centres,
+            white,
+            words,
+            flip_probability,
+            space,
+            (rungs, keep, flip, horizon),
+            constant,
+            temperature,
+        )
+        above = root_kind, (root_first, root_second), root_schedule, root_noise
+        below = inner_kind, (inner_first, inner_second), inner_schedule, inner_noise
+        source = draw, seeds, entries, samples, log_weights, kernels
+        known = tree, chunk, size, latents, wave, width
+        how = above, below, (factor, power), max_depth, inner_children, source
+        start, stop = rows[part], rows[part + 1]
+        claimed, opened = _walk_rows(
+            start, stop, first[part], known, how, claims, drawn[part], chunks, states
+        )
+        counts[part, 0], counts[part, 1] = claimed, opened
+    return _together(first, counts, found, chunk.shape, room)
+
+
+Found: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""Where parts of the rows write: claims ``int64 [M, 2]``; children that are yet to be drawn, ``int64 [P, 3,
+D]``, each part its own; chunks ``float32 [M, H·A]`` and states ``[M, D]`` of the claims."""
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _shared(
+    parts: int, width: np.ndarray, size: np.ndarray, reserved: int, inner_children: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Rows that begin the parts, and their number, ``int64 [P + 1]``; the first claim of each part, and how
+    many there may be, ``int64 [P + 1]``; zeros for what parts find, ``int64 [P, 2]``; and 0, or, as in
+    ``Walked``, the nodes that each row must have room for."""
+    rows, first, room = np.zeros(parts + 1, np.int64), np.zeros(parts + 1, np.int64), 0
+    for part in range(parts):
+        rows[part + 1], first[part + 1] = size.size * (part + 1) // parts, first[part]
+        for row in range(rows[part], rows[part + 1]):
+            first[part + 1] += width[row]
+            room = max(room, size[row] + width[row] * inner_children)
+    if room > reserved:
+        first[:] = 0
+    return rows, first, np.zeros((parts, 2), np.int64), room if room > reserved else 0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _room_for(
+    first: np.ndarray, tree: Any, chunk: np.ndarray, latents: np.ndarray, max_depth: int, inner_children: int
+) -> Found:
+    """Room for what so many claims may bring."""
+    most, widest = first[-1], 0
+    for part in range(first.size - 1):
+        widest = max(widest, first[part + 1] - first[part])
     claims = np.empty((most, 2), np.int64)
-    drawn = np.empty((3, most * (inner_children + max_depth)), np.int64)  # more can wait for a wave
-    above, below = _siblings(tree[0, 0].child_count), _siblings(inner_children)
-    claimed, opened = 0, 0
+    drawn = np.empty((first.size - 1, 3, widest * (inner_children + max_depth)), np.int64)
+    chunks = np.empty((most, chunk.shape[2] * chunk.shape[3]), np.float32)
+    return claims, drawn, chunks, np.empty((most, latents.shape[1]), latents.dtype)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _together(
+    first: np.ndarray, counts: np.ndarray, found: Found, shape: tuple[int, int, int, int], room: int
+) -> Walked:
+    """What the parts found, one after the other; ``counts`` are their claims and drawn, ``int64 [P, 2]``."""
+    claims, drawn, chunks, states = found
+    claimed, opened = counts[0, 0], counts[0, 1]
+    every = drawn[0]
+    if len(counts) > 1:
+        total = 0
+        for part in range(len(counts)):
+            total += counts[part, 1]
+        every = np.empty((3, total), np.int64)
+        opened = 0
+        claimed = 0
+        for part in range(len(counts)):
+            for i in range(counts[part, 1]):
+                for k in range(3):
+                    every[k, opened + i] = drawn[part, k, i]
+            for i in range(counts[part, 0] if claimed < first[part] else 0):  # a part before claimed fewer
+                claims[claimed + i] = claims[first[part] + i]
+                chunks[claimed + i] = chunks[first[part] + i]
+                states[claimed + i] = states[first[part] + i]
+            claimed, opened = claimed + counts[part, 0], opened + counts[part, 1]
+    gathered = chunks[:claimed].reshape(claimed, shape[2], shape[3]), states[:claimed]
+    return claims[:claimed], every[:, :opened], gathered, room
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _walk_rows(
+    start: int,
+    stop: int,
+    first: int,
+    known: Any,
+    how: Any,
+    claims: np.ndarray,
+    drawn: np.ndarray,
+    chunks: np.ndarray,
+    states: np.ndarray,
+) -> tuple[int, int]:
+    """The walk in the rows from ``start`` to ``stop``, whose claims are written from the ``first`` on, with
+    what the models need of them. How many they are, and how many children are yet to be drawn."""
+    tree, chunk, size, latents, wave, width = known
+    root, inner, widening, max_depth, inner_children, drawing = how
+    most = 0
     for row in range(start, stop):
-        left = 0 if room else width[row]
+        most += width[row]
+    limit = most * (inner_children + max_depth)  # more can wait for a wave
+    above, below = _siblings(tree[0, 0].child_count), _siblings(inner_children)
+    claimed, opened = first, 0
+    for row in range(start, stop):
+        left = width[row]
         if left <= 0:
             continue
         nodes, count = tree[row], np.int64(tree[row, 0].child_count)
@@ -238,25 +370,23 @@ def _walk(
                 if nodes[node].first_child == NONE:
                     nodes[node].first_child = size[row]
                     size[row] += inner_children
-                first, children = np.int64(nodes[node].first_child), np.int64(nodes[node].child_count)
+                begin, children = np.int64(nodes[node].first_child), np.int64(nodes[node].child_count)
                 wanted = _widened(nodes[node].visits + nodes[node].pending, widening, inner_children)
-                free = _look(nodes, first, children, wave, below)
-                known = children
+                free = _look(nodes, begin, children, wave, below)
+                before = children
                 # All that is open is done or claimed: widen by one rather than wait.
-                while (
-                    children < inner_children and (children < wanted or not free) and opened < drawn.shape[1]
-                ):
-                    _open(nodes, node, first + children)
+                while children < inner_children and (children < wanted or not free) and opened < limit:
+                    _open(nodes, node, begin + children)
                     drawn[0, opened], drawn[1, opened], drawn[2, opened] = row, node, children
                     opened, children, free = opened + 1, children + 1, free + 1
                 if not free:
                     break
-                if children > known:  # which changed the others' priors
-                    _look(nodes, first, children, wave, below)
+                if children > before:  # which changed the others' priors
+                    _look(nodes, begin, children, wave, below)
                 if free > 1:
                     _complete(inner[0], nodes[node].own, children, below)
                     _score(inner, inner[3][0], children, below)
-                node = first + _best(children, below)
+                node = begin + _best(children, below)
             nodes[node].blocked = wave  # claimed, or nothing is left below: a dead end for the rest of it
             if node == 1 + step:
                 above[FREE][step], free_above = False, free_above - 1
@@ -270,8 +400,9 @@ def _walk(
     if opened and drawing[0] != ELSEWHERE:
         draw_opened(tree, chunk, drawn[:, :opened], drawing)
         opened = 0
-    gathered = gather(tree, chunk, latents, claims[: 0 if opened else claimed])
-    return claims[:claimed], drawn[:, :opened], gathered, room
+    if not opened:
+        gather_into(tree, chunk, latents, claims[first:claimed], chunks[first:claimed], states[first:claimed])
+    return claimed - first, opened
 
 
 @njit(cache=True, error_model="numpy")

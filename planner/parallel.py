@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import numba.core.config
+from numba import get_num_threads, set_num_threads
 
 Result = TypeVar("Result")
 
+_config: Any = numba.core.config  # which makes its attributes at run time
 _lock = threading.Lock()
 _pools: list[ThreadPoolExecutor] = []
 _most: list[int] = []
-os.register_at_fork(after_in_child=_pools.clear)  # threads do not survive a fork
+_forked: list[bool] = []
+
+
+def _after_fork() -> None:
+    _pools.clear()  # threads do not survive a fork
+    _forked.append(True)
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def threads() -> int:
@@ -35,6 +49,41 @@ def at_most(number: int) -> Iterator[None]:
         yield
     finally:
         _most.pop()
+
+
+def side_by_side(rows: int, at_least: int) -> int:
+    """In how many parts of ``at_least`` rows a loop over ``prange`` should share so many rows: 1 where numba
+    has no threads that several threads of ours may call at once, and in the child of a fork, which OpenMP
+    would end."""
+    parts = rows // at_least
+    if parts < 2 or (parts := min(parts, threads(), int(_config.NUMBA_NUM_THREADS))) < 2:
+        return 1
+    return parts if not _forked and _has_threads() else 1
+
+
+@functools.cache
+def _has_threads() -> bool:
+    """Whether numba finds OpenMP or TBB, whose threads wait awake for a moment: waking ours takes as long as
+    most of these loops."""
+    if _config.THREADING_LAYER not in ("default", "threadsafe", "omp", "tbb"):
+        return False
+    for layer in ("tbbpool", "omppool"):
+        try:
+            importlib.import_module(f"numba.np.ufunc.{layer}")
+        except ImportError:
+            continue
+        return True
+    return False
+
+
+def together(loop: Callable[..., Result], parts: int, *given: Any) -> Result:
+    """What a compiled ``loop(parts, *given)`` over ``prange(parts)`` says, run by so many threads."""
+    before = get_num_threads()
+    set_num_threads(parts)
+    try:
+        return loop(parts, *given)
+    finally:
+        set_num_threads(before)
 
 
 def split(part: Callable[[int, int], Result], count: int, at_least: int) -> list[Result]:

@@ -48,6 +48,11 @@ Evaluated: TypeAlias = tuple[int, Prediction, Score]
 """Of claims: the slot of the first one's latent, which the others follow, and what the models said."""
 
 
+MOST_RESERVED = 1 << 17
+"""Nodes that a row reserves at most before it needs them. What nobody writes to takes no memory, and growing
+copies what is there."""
+
+
 @dataclass(eq=False)
 class Run:
     """One decision under way, for B rows.
@@ -167,7 +172,7 @@ class TreeSearch:
         children = self.children if most is None else min(self.children, int(most))
         expected = 4 * children if most is None else int(most)
         nodes = 1 + children + max(expected - children, 0) * self.inner_children
-        return children, min(nodes, 4096), 1 + min(expected, 4096)
+        return children, min(nodes, MOST_RESERVED), 1 + min(expected, 4096)
 
     @functools.cached_property
     def _carries(self) -> dict[int, Carry | None]:

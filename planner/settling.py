@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 
 from .backup import Backup, MaximumBackup, MeanBackup, TemporalDifferenceMix
+from .parallel import side_by_side, together
 from .tree import NONE, Tree, is_finite
 
 MIX, MAXIMUM, MEAN = 0, 1, 2
@@ -62,7 +63,7 @@ class Carry:
 
     def __call__(self, tree: Tree, claims: np.ndarray) -> None:
         """See ``ArrayForm.backward``."""
-        _carry(tree.nodes, claims, self._how)
+        _carry(tree.nodes, claims, self._how, (0, len(tree.nodes)))
 
     def settle(
         self,
@@ -75,7 +76,16 @@ class Carry:
     ) -> None:
         """``judge``, ``settle`` and the pass in one call. ``latents`` are ``LatentPool.numbers``: a state for
         which they are not finite has no value."""
-        _settle_and_carry(tree.nodes, claims, totals, first_slot, latents, said, self._ends, self._how)
+        known = tree.nodes, claims, totals, first_slot, latents, said, self._ends, self._how
+        parts = side_by_side(len(tree.nodes), MANY)
+        if parts < 2:
+            _settle_rows(*known, (0, len(tree.nodes)))
+        else:
+            together(_settle_side_by_side, parts, *known)
+
+
+MANY = 4
+"""Trees from which a second thread pays, as there are claims in plenty."""
 
 
 Gathered: TypeAlias = tuple[np.ndarray, np.ndarray]
@@ -86,18 +96,32 @@ claims' parents, ``[L, D]``, or ``[L, 0]``."""
 @njit(cache=True, nogil=True, error_model="numpy")
 def gather(nodes: Any, chunk: np.ndarray, latents: np.ndarray, claims: np.ndarray) -> Gathered:
     """Of claims ``int64 [L, 2]``; ``latents`` are ``LatentPool.numbers``."""
-    # Number by number: assigning an array brings its error messages along, which take seconds to compile.
-    count, flat = len(claims), chunk.reshape(chunk.shape[0], chunk.shape[1], -1)
-    chunks = np.empty((count, flat.shape[2]), np.float32)
+    count, horizon, actions = len(claims), chunk.shape[2], chunk.shape[3]
+    chunks = np.empty((count, horizon * actions), np.float32)
     states = np.empty((count, latents.shape[1]), latents.dtype)
-    for i in range(count):
+    gather_into(nodes, chunk, latents, claims, chunks, states)
+    return chunks.reshape(count, horizon, actions), states
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def gather_into(
+    nodes: Any,
+    chunk: np.ndarray,
+    latents: np.ndarray,
+    claims: np.ndarray,
+    chunks: np.ndarray,
+    states: np.ndarray,
+) -> None:
+    """``gather`` into chunks ``float32 [L, H·A]`` and states ``[L, D]``."""
+    # Number by number: assigning an array brings its error messages along, which take seconds to compile.
+    flat = chunk.reshape(chunk.shape[0], chunk.shape[1], -1)
+    for i in range(len(claims)):
         row, node = claims[i]
         slot = nodes[row, nodes[row, node].parent].latent
         for k in range(flat.shape[2]):
             chunks[i, k] = flat[row, node, k]
         for k in range(latents.shape[1]):
             states[i, k] = latents[slot, k]
-    return chunks.reshape(count, chunk.shape[2], chunk.shape[3]), states
 
 
 @njit(cache=True, error_model="numpy")
@@ -229,11 +253,14 @@ def root_candidates(nodes: Any, chunk: np.ndarray, alive: np.ndarray) -> tuple[n
     return chunks.reshape(*shape, *chunk.shape[2:]), source, value, spread, visits, closed, prior
 
 
-@njit(cache=True, error_model="numpy")
-def _carry(nodes: Any, claims: np.ndarray, how: tuple[int, float, float, int]) -> None:
+@njit(cache=True, nogil=True, error_model="numpy")
+def _carry(nodes: Any, claims: np.ndarray, how: tuple[int, float, float, int], rows: tuple[int, int]) -> None:
+    """``ArrayForm.backward`` of the claims in the ``rows`` from one number to another."""
     kind, beta, discount, inner_children = how
     for i in range(len(claims)):
         row, index = claims[i]
+        if not rows[0] <= row < rows[1]:
+            continue
         node = nodes[row, index]
         counted = 1 if math.isfinite(node.value) else 0
         node.visits += counted
@@ -248,8 +275,36 @@ def _carry(nodes: Any, claims: np.ndarray, how: tuple[int, float, float, int]) -
             up = np.int64(parent.parent)
 
 
-@njit(cache=True, error_model="numpy")
-def _settle_and_carry(
+@njit(cache=True, nogil=True, error_model="numpy")
+def _settle_rows(
+    nodes: Any,
+    claims: np.ndarray,
+    totals: tuple[np.ndarray, np.ndarray],
+    first_slot: int,
+    latents: np.ndarray,
+    said: Said,
+    ends: tuple[int, tuple[float, float, float]],
+    how: tuple[int, float, float, int],
+    rows: tuple[int, int],
+) -> None:
+    """``Carry.settle`` of the claims in the ``rows`` from one number to another."""
+    max_depth, weights = ends
+    value, spread, disagreement, done = said
+    for i in range(len(claims)):
+        if not rows[0] <= claims[i, 0] < rows[1]:
+            continue
+        known = np.float64(value[i])
+        if latents.size and not is_finite(latents, first_slot + i):
+            known = np.nan
+        doubts = np.float64(spread[i]), np.float64(disagreement[i])
+        judged = _judge((known, *doubts, np.float64(done[i])), weights)
+        _settle(nodes, claims[i], totals, first_slot + i, judged, doubts, max_depth)
+    _carry(nodes, claims, how, rows)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", parallel=True)
+def _settle_side_by_side(
+    parts: int,
     nodes: Any,
     claims: np.ndarray,
     totals: tuple[np.ndarray, np.ndarray],
@@ -259,16 +314,17 @@ def _settle_and_carry(
     ends: tuple[int, tuple[float, float, float]],
     how: tuple[int, float, float, int],
 ) -> None:
-    max_depth, weights = ends
+    """``_settle_rows`` in so many parts of the rows at once."""
+    # Threads are handed arrays and numbers, no tuples.
+    spent, disqualified = totals
     value, spread, disagreement, done = said
-    for i in range(len(claims)):
-        known = np.float64(value[i])
-        if latents.size and not is_finite(latents, first_slot + i):
-            known = np.nan
-        doubts = np.float64(spread[i]), np.float64(disagreement[i])
-        judged = _judge((known, *doubts, np.float64(done[i])), weights)
-        _settle(nodes, claims[i], totals, first_slot + i, judged, doubts, max_depth)
-    _carry(nodes, claims, how)
+    max_depth, (pessimism, distrust, terminal) = ends
+    kind, beta, discount, inner_children = how
+    for part in prange(parts):
+        rows = len(nodes) * part // parts, len(nodes) * (part + 1) // parts
+        known = nodes, claims, (spent, disqualified), first_slot, latents, (value, spread, disagreement, done)
+        weights = pessimism, distrust, terminal
+        _settle_rows(*known, (max_depth, weights), (kind, beta, discount, inner_children), rows)
 
 
 @njit(cache=True, error_model="numpy")
