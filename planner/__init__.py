@@ -5,10 +5,10 @@
 
 ``presets`` are the planners by name. ``search`` holds the tree's algorithm; ``proposals`` (drawn from
 ``sources``), ``selection`` (by name in ``rules``), ``scoring``, ``backup``, ``budget`` and ``decision`` each
-hold one of its choices; ``tree`` the arrays it works on; ``kernels`` and ``settling`` its loops, compiled,
-``opening`` what they draw themselves, and ``array_form`` the same under any rule. ``sequences`` holds the
-loop of the sampling planners; ``cross_entropy`` and ``path_integral`` say how each refines it. ``reuse`` and
-``gate`` wrap a planner, ``explain`` puts a decision into words.
+hold one of its choices; ``tree`` the arrays it works on; ``walk``, ``kernels`` and ``settling`` its loops,
+compiled, ``opening`` what they draw themselves, ``parallel`` who runs them, and ``array_form`` the same under
+any rule. ``sequences`` holds the loop of the sampling planners; ``cross_entropy`` and ``path_integral`` say
+how each refines it. ``reuse`` and ``gate`` wrap a planner, ``explain`` puts a decision into words.
 """
 
 from __future__ import annotations

@@ -32,13 +32,14 @@ from .context import Context
 from .decision import DecisionRule, RootStatistics, with_candidates
 from .graft import INHERITED, Subtree, graft
 from .inputs import Inputs, checked, every, without_search
-from .kernels import Walk, claim_unknown, close_roots
+from .kernels import claim_unknown, close_roots
 from .opening import Drawing, drawing
 from .proposals import Proposals, draw, planted, propose
 from .scoring import Scoring
 from .selection import ProgressiveWidening, Puct, SelectionRule, SequentialHalving
 from .settling import Carry, Gathered, gather, root_candidates, scatter, settle
 from .tree import LatentPool, Tree, finite_rows
+from .walk import Walk
 
 Correct: TypeAlias = Callable[[np.ndarray, Latent, np.ndarray, Prediction], Prediction]
 """From rows ``int64 [L]``, states ``[L, ...]``, chunks ``[L, H, A]`` and what the model predicts of them to a

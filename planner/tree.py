@@ -53,7 +53,7 @@ class Tree:
     The children of a node are contiguous: ``first_child .. first_child + child_count``. Slots behind them may
     be reserved for children that are yet to be drawn; those hold nothing. Arrays are ``[B, N]`` with N the
     nodes reserved so far; in row b the first ``size[b]`` are in use or reserved, node 0 being the root. A
-    node takes 88 bytes and its chunk (4·H·A), beside its latent.
+    node takes 96 bytes and its chunk (4·H·A), beside its latent.
 
     Attributes:
         size: Nodes in use or reserved for children, ``int64 [B]``.

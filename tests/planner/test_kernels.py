@@ -23,8 +23,8 @@ from forethought.planner import (
     TemporalDifferenceMix,
     TreeSearch,
 )
-from forethought.planner.kernels import Walk
 from forethought.planner.settling import Carry
+from forethought.planner.walk import Walk
 
 ROOT_RULES = {
     "halving": None,
