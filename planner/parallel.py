@@ -51,11 +51,14 @@ def at_most(number: int) -> Iterator[None]:
         _most.pop()
 
 
-def side_by_side(rows: int, at_least: int) -> int:
-    """In how many parts of ``at_least`` rows a loop over ``prange`` should share so many rows: 1 where numba
-    has no threads that several threads of ours may call at once, and in the child of a fork, which OpenMP
-    would end."""
-    parts = rows // at_least
+MANY = 4
+"""Trees that are worth a thread."""
+
+
+def side_by_side(trees: int) -> int:
+    """In how many parts a loop over ``prange`` should share so many trees: 1 where numba has no threads that
+    several threads of ours may call at once, and in the child of a fork, which OpenMP would end."""
+    parts = trees // MANY
     if parts < 2 or (parts := min(parts, threads(), int(_config.NUMBA_NUM_THREADS))) < 2:
         return 1
     return parts if not _forked and _has_threads() else 1

@@ -76,16 +76,12 @@ class Carry:
     ) -> None:
         """``judge``, ``settle`` and the pass in one call. ``latents`` are ``LatentPool.numbers``: a state for
         which they are not finite has no value."""
-        known = tree.nodes, claims, totals, first_slot, latents, said, self._ends, self._how
-        parts = side_by_side(len(tree.nodes), MANY)
+        known, how = (tree.nodes, claims, totals, first_slot, latents, said), (self._ends, self._how)
+        parts = side_by_side(len(tree.nodes))
         if parts < 2:
-            _settle_rows(*known, (0, len(tree.nodes)))
+            _settle_rows(known, how, (0, len(tree.nodes)))
         else:
-            together(_settle_side_by_side, parts, *known)
-
-
-MANY = 4
-"""Trees from which a second thread pays, as there are claims in plenty."""
+            together(_settle_side_by_side, parts, known, how)
 
 
 Gathered: TypeAlias = tuple[np.ndarray, np.ndarray]
@@ -276,20 +272,11 @@ def _carry(nodes: Any, claims: np.ndarray, how: tuple[int, float, float, int], r
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _settle_rows(
-    nodes: Any,
-    claims: np.ndarray,
-    totals: tuple[np.ndarray, np.ndarray],
-    first_slot: int,
-    latents: np.ndarray,
-    said: Said,
-    ends: tuple[int, tuple[float, float, float]],
-    how: tuple[int, float, float, int],
-    rows: tuple[int, int],
-) -> None:
-    """``Carry.settle`` of the claims in the ``rows`` from one number to another."""
-    max_depth, weights = ends
-    value, spread, disagreement, done = said
+def _settle_rows(known: Any, how: Any, rows: tuple[int, int]) -> None:
+    """``Carry.settle`` of the claims in the ``rows`` from one number to another; the other arguments are put
+    together there."""
+    nodes, claims, totals, first_slot, latents, (value, spread, disagreement, done) = known
+    (max_depth, weights), backup = how
     for i in range(len(claims)):
         if not rows[0] <= claims[i, 0] < rows[1]:
             continue
@@ -299,32 +286,20 @@ def _settle_rows(
         doubts = np.float64(spread[i]), np.float64(disagreement[i])
         judged = _judge((known, *doubts, np.float64(done[i])), weights)
         _settle(nodes, claims[i], totals, first_slot + i, judged, doubts, max_depth)
-    _carry(nodes, claims, how, rows)
+    _carry(nodes, claims, backup, rows)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", parallel=True)
-def _settle_side_by_side(
-    parts: int,
-    nodes: Any,
-    claims: np.ndarray,
-    totals: tuple[np.ndarray, np.ndarray],
-    first_slot: int,
-    latents: np.ndarray,
-    said: Said,
-    ends: tuple[int, tuple[float, float, float]],
-    how: tuple[int, float, float, int],
-) -> None:
+def _settle_side_by_side(parts: int, known: Any, how: Any) -> None:
     """``_settle_rows`` in so many parts of the rows at once."""
     # Threads are handed arrays and numbers, no tuples.
-    spent, disqualified = totals
-    value, spread, disagreement, done = said
-    max_depth, (pessimism, distrust, terminal) = ends
-    kind, beta, discount, inner_children = how
+    nodes, claims, (spent, disqualified), first_slot, latents, (value, spread, disagreement, done) = known
+    (max_depth, (pessimism, distrust, terminal)), (kind, beta, discount, inner_children) = how
     for part in prange(parts):
         rows = len(nodes) * part // parts, len(nodes) * (part + 1) // parts
-        known = nodes, claims, (spent, disqualified), first_slot, latents, (value, spread, disagreement, done)
-        weights = pessimism, distrust, terminal
-        _settle_rows(*known, (max_depth, weights), (kind, beta, discount, inner_children), rows)
+        said, weights = (value, spread, disagreement, done), (pessimism, distrust, terminal)
+        settings = (max_depth, weights), (kind, beta, discount, inner_children)
+        _settle_rows((nodes, claims, (spent, disqualified), first_slot, latents, said), settings, rows)
 
 
 @njit(cache=True, error_model="numpy")

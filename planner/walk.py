@@ -125,13 +125,12 @@ class Walk:
 
     def _go(self, tree: Tree, latents: np.ndarray, allowance: Allowance) -> Walked:
         """What ``_walk`` says, of all rows."""
-        known = tree.nodes, tree.chunk, tree.size, latents, self._wave, allowance, *self._how
-        parts = side_by_side(tree.size.size, MANY)
-        return _walk(*known) if parts < 2 else together(_walk_side_by_side, parts, *known)
+        grown = tree.nodes, tree.chunk, tree.size, latents, self._wave
+        parts = side_by_side(tree.size.size)
+        if parts < 2:
+            return _walk(grown, allowance, self._how)
+        return together(_walk_side_by_side, parts, grown, allowance, self._how)
 
-
-MANY = 4
-"""Trees from which a second thread is worth being woken."""
 
 Walked: TypeAlias = tuple[np.ndarray, np.ndarray, Gathered, int]
 """Claims ``int64 [L, 2]``; children that are yet to be drawn, ``int64 [3, D]``; if there are none, what the
@@ -139,48 +138,24 @@ models need of the claims; and 0, or, nothing done yet, the nodes that each row 
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _walk(
-    tree: Any,
-    chunk: np.ndarray,
-    size: np.ndarray,
-    latents: np.ndarray,
-    wave: int,
-    allowance: Allowance,
-    root: Any,
-    inner: Any,
-    widening: tuple[float, float],
-    max_depth: int,
-    inner_children: int,
-    drawing: Drawing,
-) -> Walked:
-    """The walk in all rows, one after the other."""
+def _walk(grown: Any, allowance: Allowance, how: Any) -> Walked:
+    """The walk in all rows, one after the other; the arguments are those of ``Walk._go``."""
+    tree, chunk, size, latents, wave = grown
+    max_depth, inner_children = how[3:5]
     width = widths(tree, allowance)
     _, first, counts, room = _shared(1, width, size, tree.shape[1], inner_children)
     found = _room_for(first, tree, chunk, latents, max_depth, inner_children)
     known = tree, chunk, size, latents, wave, width
     if not room:
-        how = root, inner, widening, max_depth, inner_children, drawing
         counts[0] = walk_rows(0, size.size, 0, known, how, found[0], found[1][0], found[2], found[3])
     return _joined(first, counts, found, chunk.shape, room)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", parallel=True)
-def _walk_side_by_side(
-    parts: int,
-    tree: Any,
-    chunk: np.ndarray,
-    size: np.ndarray,
-    latents: np.ndarray,
-    wave: int,
-    allowance: Allowance,
-    root: Any,
-    inner: Any,
-    widening: tuple[float, float],
-    max_depth: int,
-    inner_children: int,
-    drawing: Drawing,
-) -> Walked:
+def _walk_side_by_side(parts: int, grown: Any, allowance: Allowance, how: Any) -> Walked:
     """The walk in so many parts of the rows at once; the same to the bit."""
+    tree, chunk, size, latents, wave = grown
+    root, inner, widening, max_depth, inner_children, drawing = how
     width = widths(tree, allowance)
     rows, first, counts, room = _shared(parts, width, size, tree.shape[1], inner_children)
     found = _room_for(first, tree, chunk, latents, max_depth, inner_children)
@@ -202,9 +177,9 @@ def _walk_side_by_side(
         below = inner_kind, (inner_first, inner_second), inner_schedule, inner_noise
         source = draw, seeds, entries, samples, log_weights, kernels
         known = tree, chunk, size, latents, wave, width
-        how = above, below, (factor, power), max_depth, inner_children, source
-        start, stop = rows[part], rows[part + 1]
-        claimed, opened = walk_rows(start, stop, first[part], known, how, claims, drawn[part], chunks, states)
+        rules = above, below, (factor, power), max_depth, inner_children, source
+        into = claims, drawn[part], chunks, states
+        claimed, opened = walk_rows(rows[part], rows[part + 1], first[part], known, rules, *into)
         counts[part, 0], counts[part, 1] = claimed, opened
     return _joined(first, counts, found, chunk.shape, room)
 

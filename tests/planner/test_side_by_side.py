@@ -80,7 +80,7 @@ def grown(planner: TreeSearch, rows: int, threads: int):
 def several_threads():
     """There is nothing to share on a machine with one core."""
     with at_most(3):
-        if side_by_side(12, 4) < 2:
+        if side_by_side(12) < 2:
             pytest.skip("numba has no second thread here")
 
 
@@ -124,10 +124,10 @@ def test_parts_grow_the_same_trees(name):
 
 def test_as_many_parts_as_threads_and_rows_allow():
     with at_most(2):
-        assert side_by_side(7, 4) == 1
-        assert side_by_side(8, 4) == side_by_side(100, 4) == 2
+        assert side_by_side(7) == 1
+        assert side_by_side(8) == side_by_side(100) == 2
         with at_most(1):
-            assert side_by_side(100, 4) == 1
+            assert side_by_side(100) == 1
 
 
 @pytest.mark.parametrize("layer", ["workqueue", "forksafe"])
@@ -135,7 +135,7 @@ def test_a_layer_that_two_threads_may_not_call_at_once_is_left_alone(monkeypatch
     monkeypatch.setattr(parallel._config, "THREADING_LAYER", layer)
     parallel._has_threads.cache_clear()
     with at_most(2):
-        assert side_by_side(100, 4) == 1
+        assert side_by_side(100) == 1
     parallel._has_threads.cache_clear()
 
 
@@ -155,11 +155,11 @@ proposals, budget = KernelProposals(ARM, (PolicyKernels(),)), Budget(simulations
 planner = TreeSearch(ArmWorld(), NearTarget(), proposals, ARM, budget=budget, depth=3)
 asked = observe(np.zeros((12, 7))), policy_samples(ARM, 12, 6, 8), np.arange(12)
 with at_most(2):
-    assert side_by_side(12, 4) == 2
+    assert side_by_side(12) == 2
     before = planner.plan(*asked).chunk
     child = os.fork()
     if not child:
-        same = side_by_side(12, 4) == 1 and (planner.plan(*asked).chunk == before).all()
+        same = side_by_side(12) == 1 and (planner.plan(*asked).chunk == before).all()
         os._exit(7 if same else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     assert (planner.plan(*asked).chunk == before).all()
