@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +17,7 @@ from . import snapshot as snapshots
 from .base import StepResult, Task, check_chunk
 from .conventions import Convention, find_convention
 from .detail import LEAST_FACES
+from .placements import drawn_states
 from .rendering import CameraRenderer
 from .runtime import load_mujoco, quiet, versions
 from .snapshot import Snapshot
@@ -58,6 +60,9 @@ class LiberoBenchmark:
         cameras: Cameras that observations show.
         step_limit: Overrides the convention's, and is needed where it has none.
         mesh_faces: Most triangles of a mesh that are drawn (see `detail`); None draws all.
+        placements: A seed: initial states are new ones, drawn between those of ``placed_between`` (see
+            `placements`), to collect data in. None: the suite's own.
+        placed_between: First and last of the suite's initial states between which they are drawn.
     """
 
     def __init__(
@@ -70,7 +75,12 @@ class LiberoBenchmark:
         cameras: Sequence[str] = tuple(CAMERAS),
         step_limit: int | None = None,
         mesh_faces: int | None = None,
+        placements: int | None = None,
+        placed_between: tuple[int, int] = (0, 21),
     ) -> None:
+        self.placements = None if placements is None else int(placements)
+        first, last = placed_between
+        self.placed_between = int(first), int(last)
         self.convention = find_convention(convention)
         if stepping not in STEPPINGS:
             raise ForethoughtError(
@@ -125,6 +135,7 @@ class LiberoBenchmark:
             mesh_faces=self.mesh_faces,
             stepping=self.stepping,
             cameras=self.cameras,
+            placements=None if self.placements is None else (self.placements, self.placed_between),
         )
 
     def describe(self) -> dict[str, Any]:
@@ -138,11 +149,18 @@ class LiberoBenchmark:
             "cameras": list(self.cameras),
             "camera_size": self.camera_size,
             "cheap_rendering": self.cheap_rendering,
+            **self._placed(),
             "mesh_faces": self.mesh_faces,
             "stepping": self.stepping,
             "observation": "end of the control step",
             "versions": versions(),
         }
+
+    def _placed(self) -> dict[str, Any]:
+        """What a reader needs to know of new placements; nothing where there are none."""
+        if self.placements is None:
+            return {}
+        return {"placements": self.placements, "placed_between": list(self.placed_between)}
 
 
 class LiberoEnv(gymnasium.Env):
@@ -172,6 +190,7 @@ class LiberoEnv(gymnasium.Env):
         mesh_faces: int | None,
         stepping: str,
         cameras: tuple[str, ...],
+        placements: tuple[int, tuple[int, int]] | None = None,
     ) -> None:
         self.suite = suite
         self.task = task
@@ -184,6 +203,12 @@ class LiberoEnv(gymnasium.Env):
         self._simulator: Any = build_simulator(suite, task)
         self._model: Any = self._simulator.sim.model._model
         self._data: Any = self._simulator.sim.data._data
+        if placements is not None:
+            seed, (first, last) = placements
+            arm = self._simulator.robots[0]._ref_joint_pos_indexes
+            draws = [seed, task.id, zlib.crc32(suite.encode())]
+            seen = range(first, last + 1)
+            self._init_states = drawn_states(self._model, init_states, seen, arm, draws)
         self._mujoco = load_mujoco()
         self._first_site_color = self._model.site_rgba.copy()
         self._exact = ExactStepper(self._simulator)

@@ -299,6 +299,30 @@ def test_a_reset_that_breaks_says_so_at_once(exact: LiberoEnv, monkeypatch: pyte
     assert len(calls) == 1
 
 
+def test_new_placements_are_others_than_the_suites_own_and_are_repeated(exact: LiberoEnv) -> None:
+    def starts(placements: int) -> tuple[np.ndarray, np.ndarray]:
+        benchmark = LiberoBenchmark(SUITE, camera_size=64, cheap_rendering=True, placements=placements)
+        env = benchmark.make(0)
+        found = []
+        for init_state in (0, 1):
+            env.start(init_state=init_state)
+            found.append(env.privileged_state())
+        assert np.isfinite(env.frame()["agentview_rgb"]).all()
+        env.close()
+        assert benchmark.describe()["placements"] == placements
+        return found[0], found[1]
+
+    exact.start(init_state=0)
+    own, (first, second) = exact.privileged_state(), starts(7)
+    basket = slice(9, 12)  # the object itself has a place of half a centimetre
+    assert np.abs(first[basket] - second[basket]).max() > 1e-3
+    assert 1e-4 < np.abs(first[basket] - own[basket]).max() < 0.05
+    again, _ = starts(7)
+    np.testing.assert_array_equal(first, again)
+    assert (starts(8)[0][basket][:2] != first[basket][:2]).all()
+    assert "placements" not in LiberoBenchmark(SUITE).describe()
+
+
 @pytest.mark.parametrize("init_state", [-1, 50, 1.5, None])
 def test_an_initial_state_out_of_range_is_refused(exact: LiberoEnv, init_state: object) -> None:
     with pytest.raises(ForethoughtError, match="initial states 0 to 49"):
