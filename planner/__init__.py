@@ -13,6 +13,7 @@ how each refines it. ``reuse`` and ``gate`` wrap a planner, ``explain`` puts a d
 
 from __future__ import annotations
 
+from .averaging import PolicyMean, policy_mean
 from .backup import BACKUPS, Backup, MaximumBackup, MeanBackup, TemporalDifferenceMix
 from .bandwidth import Bandwidth, choose_bandwidth
 from .best_of_n import BestOfN
@@ -48,6 +49,7 @@ from .sequences import SequenceSearch
 from .shooting import random_shooting
 from .sources import (
     AveragedKernels,
+    AveragedPolicyKernels,
     ChunkMemory,
     DatasetKernels,
     PolicyKernels,
@@ -62,6 +64,7 @@ __all__ = [
     "PRESETS",
     "ROOT_RULES",
     "AveragedKernels",
+    "AveragedPolicyKernels",
     "Backup",
     "Bandwidth",
     "BestOfN",
@@ -87,6 +90,7 @@ __all__ = [
     "OneByOne",
     "PathIntegral",
     "PolicyKernels",
+    "PolicyMean",
     "PolicySamples",
     "PrimitiveKernels",
     "ProgressiveWidening",
@@ -116,6 +120,7 @@ __all__ = [
     "kernel_proposals",
     "latent_distance",
     "mppi",
+    "policy_mean",
     "random_shooting",
     "running_averages",
     "search_shape",

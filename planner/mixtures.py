@@ -10,6 +10,7 @@ from .primitives import PrimitiveKernels
 from .sources import (
     DEFAULT_AVERAGES,
     AveragedKernels,
+    AveragedPolicyKernels,
     ChunkMemory,
     DatasetKernels,
     KernelSource,
@@ -37,6 +38,7 @@ def kernel_proposals(
     primitive_reach: float = 0.5,
     offline_share: float = 0.0,
     offline_kernels: int = 2000,
+    policy_average_over: Sequence[int] | None = None,
 ) -> KernelProposals:
     """Kernels on the policy's samples, on what the memory holds for the state, on what it holds at all, and
     on motion primitives.
@@ -59,6 +61,8 @@ def kernel_proposals(
             [0, 1]; with ``primitive_share`` it comes to 1 at most.
         offline_kernels: Chunks of the memory that carry such a kernel, evenly spaced through it; all if it
             holds fewer.
+        policy_average_over: Centre the policy's kernels on means over so many of its samples, for each number
+            given; None: on the single samples.
 
     Raises:
         ForethoughtError: The shares do not fit, or ``offline_share`` has no memory to draw from.
@@ -80,16 +84,23 @@ def kernel_proposals(
     widths = tuple(float(width) for width in bandwidths)
     rest = 1.0 - primitive_share - offline_share
     sources: list[KernelSource] = []
+
+    def of_policy(share: float) -> KernelSource:
+        if policy_average_over is None:
+            return PolicyKernels(share=share, bandwidths=widths)
+        over = tuple(int(n) for n in policy_average_over)
+        return AveragedPolicyKernels(action_spec, over, share, widths)
+
     if rest > ROUNDING and memory is not None and memory_share > 0.0:
         share = rest * memory_share
         sources = [
-            PolicyKernels(share=rest * (1.0 - memory_share), bandwidths=widths),
+            of_policy(rest * (1.0 - memory_share)),
             RetrievedKernels(memory, int(neighbours), share=share, bandwidths=widths)
             if average_over is None
             else AveragedKernels(action_spec, memory, tuple(int(n) for n in average_over), share, widths),
         ]
     elif rest > ROUNDING:
-        sources = [PolicyKernels(share=rest, bandwidths=widths)]
+        sources = [of_policy(rest)]
     if offline_share > 0.0:
         sources.append(_whatever_the_state(memory, offline_share, offline_kernels, widths))
     if primitive_share > 0.0:

@@ -38,6 +38,7 @@ def forethought(
     wave: int = 8,
     memory_share: float = 0.5,
     average_over: Sequence[int] | None = DEFAULT_AVERAGES,
+    policy_average_over: Sequence[int] | None = None,
     neighbours: int = 16,
     bandwidths: Sequence[float] = (0.02,),
     shared_noise: float = 0.85,
@@ -86,6 +87,8 @@ def forethought(
             ``primitive_share`` and ``offline_share`` leave; without a memory the policy's kernels take all.
         average_over: Centre the memory's kernels on means over so many nearest states, for each number given;
             None: on the single chunks of ``neighbours`` states, noise of the recording included.
+        policy_average_over: Centre the policy's kernels on means over so many of its samples, for each number
+            given, as far as there are so many; None: on the single samples.
         neighbours: Offline states retrieved where nothing is averaged.
         bandwidths: Ladder of kernel widths, units of half the range of the bounds.
         shared_noise: Share of a kernel's variance common to all steps of a chunk.
@@ -135,6 +138,7 @@ def forethought(
             memory,
             memory_share=memory_share,
             average_over=average_over,
+            policy_average_over=policy_average_over,
             neighbours=neighbours,
             bandwidths=bandwidths,
             shared_noise=shared_noise,

@@ -77,6 +77,42 @@ class PolicyKernels:
 
 
 @dataclass(frozen=True, eq=False)
+class AveragedPolicyKernels:
+    """Kernels on averages of the policy's own samples at the root.
+
+    A policy that samples its chunks (diffusion, flow matching, tokens at a temperature) executes one draw,
+    noise included. A mean over n draws has a n-th of its variance, and says the same wherever the policy has
+    one mode. Averaged as in ``AveragedKernels``: over the first n samples for every n of ``over``, as far as
+    there are so many; ``over=(1,)`` is the policy's own chunk. With a policy that has likelihoods, each
+    different sample counts as it is likely.
+
+    Attributes:
+        spec: Meaning and bounds of the action.
+        over: Numbers of samples n.
+        share: Weight in the mixture.
+        bandwidths: Kernel widths, normalised units.
+    """
+
+    spec: ActionSpec
+    over: tuple[int, ...] = DEFAULT_AVERAGES
+    share: float = 1.0
+    bandwidths: tuple[float, ...] = DEFAULT_BANDWIDTHS
+    name: str = "policy_averaged"
+    varies_with: ClassVar[str] = "tree"
+
+    def __post_init__(self) -> None:
+        _require_numbers(self.over, "samples")
+
+    def centres(self, context: Context) -> np.ndarray:
+        samples, weights = context.samples, context.weights
+        if weights is not None:
+            samples = np.take_along_axis(samples, resampled(weights)[:, :, None, None], axis=1)
+        most = samples.shape[1]
+        over = sorted({min(number, most) for number in self.over})
+        return running_averages(samples, self.spec)[:, np.asarray(over) - 1]
+
+
+@dataclass(frozen=True, eq=False)
 class RetrievedKernels:
     """Kernels on what was done in the k nearest states of successful offline episodes."""
 
@@ -116,12 +152,16 @@ class AveragedKernels:
     name: str = "averaged"
 
     def __post_init__(self) -> None:
-        if not self.over or any(number < 1 for number in self.over):
-            raise ForethoughtError(f"Averages need numbers of neighbours >= 1; got over={self.over}.")
+        _require_numbers(self.over, "neighbours")
 
     def centres(self, context: Context) -> np.ndarray:
         chunks = self.memory.nearest(context.latent, context.instruction, max(self.over))
         return running_averages(np.asarray(chunks), self.spec)[:, np.asarray(self.over) - 1]
+
+
+def _require_numbers(over: tuple[int, ...], of: str) -> None:
+    if not over or any(number < 1 for number in over):
+        raise ForethoughtError(f"Averages need numbers of {of} >= 1; got over={over}.")
 
 
 def running_averages(chunks: np.ndarray, spec: ActionSpec) -> np.ndarray:

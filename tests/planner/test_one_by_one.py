@@ -21,6 +21,7 @@ from scipy import stats
 from forethought.interfaces import ForethoughtError
 from forethought.planner import (
     AveragedKernels,
+    AveragedPolicyKernels,
     Budget,
     Context,
     DatasetKernels,
@@ -42,6 +43,7 @@ SOURCES = {
     "policy": PolicyKernels(1.0, (0.1, 0.3)),
     "retrieved": RetrievedKernels(MEMORY, 5, 2.0, (0.2,)),
     "averaged": AveragedKernels(ARM, MEMORY, (2, 4), 1.0, (0.1,)),
+    "policy_averaged": AveragedPolicyKernels(ARM, (2, 4), 1.0, (0.1,)),
     "dataset": DatasetKernels(MEMORY.all_chunks(), 1.0, (0.15,)),
     "primitives": PrimitiveKernels(ARM, share=0.5),
 }
@@ -159,6 +161,7 @@ def test_sources_say_what_they_vary_with():
         "policy": "tree",
         "retrieved": "node",
         "averaged": "node",
+        "policy_averaged": "tree",
         "dataset": "nothing",
         "primitives": "tree",
     }

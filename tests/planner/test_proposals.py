@@ -14,6 +14,7 @@ from scipy.special import softmax
 from forethought.interfaces import ActionSpec, ForethoughtError
 from forethought.planner import (
     AveragedKernels,
+    AveragedPolicyKernels,
     ChunkSpace,
     Context,
     DatasetKernels,
@@ -205,6 +206,40 @@ class TestAccounting:
         np.testing.assert_allclose(centres[:, 0], near[:, 0], atol=1e-6)
         np.testing.assert_allclose(centres[:, 1, :, :3], near[..., :3].mean(axis=1), atol=1e-6)
         np.testing.assert_array_equal(centres[:, 1, :, 6], np.sign(near[..., 6].sum(axis=1)))
+
+    def test_averaged_policy_kernels_stand_on_the_means_of_the_first_samples(self):
+        samples = policy_samples(ARM, 2, 6, 8).chunks
+        centres = AveragedPolicyKernels(ARM, over=(1, 5, 6, 100)).centres(context(samples))
+        assert centres.shape == (2, 3, 8, 7)  # 100 there are not: that is 6, which is there
+        for place, count in enumerate((1, 5, 6)):
+            np.testing.assert_allclose(
+                centres[:, place, :, :3], samples[:, :count, :, :3].mean(axis=1), atol=1e-6
+            )
+            votes = np.where(samples[:, :count, :, 6].sum(axis=1) > 0, 1.0, -1.0)
+            np.testing.assert_array_equal(centres[:, place, :, 6], votes)
+        np.testing.assert_array_equal(centres, running_averages(samples, ARM)[:, [0, 4, 5]])
+
+    def test_a_sample_that_is_likelier_weighs_more_in_the_average(self):
+        samples = policy_samples(ARM, 1, 4, 8).chunks
+        likely = np.array([[0.0, 0.5, 0.5, 0.0]])
+        given = Context(samples, np.zeros((1, 1)), ("",), np.zeros(1, int), np.zeros(1, int), weights=likely)
+        mean = AveragedPolicyKernels(ARM, over=(4,)).centres(given)[0, 0, :, :3]
+        np.testing.assert_allclose(mean, samples[0, 1:3, :, :3].mean(axis=0), atol=1e-6)
+
+    def test_averages_take_the_place_of_the_single_samples(self):
+        samples, memory = policy_samples(ARM, 2, 8, 8).chunks, FixedMemory()
+        given = kernel_proposals(ARM, memory, policy_average_over=[2, 8])
+        names = "policy", "policy_averaged", "averaged"
+        assert given.source_names == names
+        here = context(samples)
+        drawn = given.propose(here, 33, keep_policy=True)
+        np.testing.assert_array_equal(drawn.chunks[:, 0], samples[:, 0])
+        mean = given.sources[0].centres(here)
+        ours = drawn.chunks[0][drawn.source[0] == 1]
+        apart = np.abs(ours[:, None, :, :6] - mean[0, None, :, :, :6]).max(axis=(2, 3)).min(axis=1)
+        assert (apart < 0.15).all()
+        alone = kernel_proposals(ARM, policy_average_over=[4])
+        assert alone.source_names == ("policy", "policy_averaged")
 
     def test_a_prefix_of_an_inner_nodes_candidates_is_a_sample_of_all_sources(self):
         samples = policy_samples(ARM, 200, 3, 8).chunks
@@ -399,6 +434,8 @@ def test_the_prior_is_uniform_where_no_candidate_has_density():
         (lambda: DatasetKernels(np.full((2, 8, 7), np.nan)), "finite"),
         (lambda: AveragedKernels(ARM, FixedMemory(), over=()), "numbers of neighbours"),
         (lambda: AveragedKernels(ARM, FixedMemory(), over=(4, 0)), "numbers of neighbours"),
+        (lambda: AveragedPolicyKernels(ARM, over=()), "numbers of samples"),
+        (lambda: kernel_proposals(ARM, policy_average_over=[0]), "numbers of samples"),
         (lambda: PrimitiveKernels(ARM, reach=0.0), "reach"),
         (lambda: kernel_proposals(ARM, primitive_share=1.0), "primitive_share"),
         (lambda: kernel_proposals(ARM, FixedMemory(), offline_share=1.1), r"\[0, 1\]"),
