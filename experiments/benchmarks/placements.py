@@ -33,8 +33,9 @@ def drawn_states(
 
     Returns:
         States whose free objects stand, each by itself, anywhere between the bounds of its horizontal
-        positions in the states ``seen``, with height and rotation of one of these; the arm is anywhere
-        between its postures in two of them; all else is as in one of them.
+        positions in the states ``seen``, with height and rotation of one of these; what stands on another
+        object (the way between them is the same in all of these) moves with it. The arm is anywhere between
+        its postures in two of them; all else is as in one of them.
 
     Raises:
         ForethoughtError: ``seen`` holds fewer than two states, or some that there are not.
@@ -47,14 +48,33 @@ def drawn_states(
         )
     draw, known = np.random.default_rng(seed), np.asarray(states, np.float64)[chosen]
     drawn = known[draw.integers(len(known), size=len(states))]
-    for joint in np.flatnonzero(np.asarray(model.jnt_type) == FREE_JOINT):
-        first = 1 + int(model.jnt_qposadr[joint])  # after the time
-        drawn[:, first : first + 7] = known[draw.integers(len(known), size=len(states)), first : first + 7]
-        flat = known[:, first : first + 2]
-        drawn[:, first : first + 2] = draw.uniform(flat.min(axis=0), flat.max(axis=0), (len(states), 2))
+    free = np.flatnonzero(np.asarray(model.jnt_type) == FREE_JOINT)
+    for stack in _stacks(known, [1 + int(model.jnt_qposadr[joint]) for joint in free]):  # after the time
+        base = stack[0]
+        donor = known[draw.integers(len(known), size=len(states))]
+        flat = known[:, base : base + 2]
+        place = draw.uniform(flat.min(axis=0), flat.max(axis=0), (len(states), 2))
+        for first in stack:
+            drawn[:, first : first + 7] = donor[:, first : first + 7]
+            drawn[:, first : first + 2] += place - donor[:, base : base + 2]
     joints = 1 + np.asarray(arm, np.int64)
     pair = draw.integers(len(known), size=(2, len(states)))
     between = draw.uniform(size=(len(states), 1))
     one, other = known[pair[0]][:, joints], known[pair[1]][:, joints]
     drawn[:, joints] = one + between * (other - one)
     return drawn
+
+
+def _stacks(known: np.ndarray, objects: Sequence[int]) -> list[list[int]]:
+    """Objects, by where their positions begin in a state, that stand on one another in all states."""
+    stacks: list[list[int]] = []
+    for first in objects:
+        for stack in stacks:
+            way = known[:, first : first + 2] - known[:, stack[0] : stack[0] + 2]
+            # What stands still is no stack: of two that never move the way is the same as well.
+            if np.ptp(way, axis=0).max() < 1e-6 and np.ptp(known[:, first : first + 2], axis=0).max() > 1e-6:
+                stack.append(first)
+                break
+        else:
+            stacks.append([first])
+    return stacks

@@ -12,7 +12,8 @@ from forethought.interfaces import ForethoughtError
 
 # An arm with two hinges, two free objects, and a hinge of a drawer: 2 + 7 + 7 + 1 positions, 15 velocities.
 MODEL = SimpleNamespace(jnt_type=np.array([3, 3, 0, 0, 3]), jnt_qposadr=np.array([0, 1, 2, 9, 16]))
-ARM, OBJECTS, DRAWER = [1, 2], (3, 10), 17
+ARM, OBJECTS, DRAWER = [1, 2], (3, 10), 17  # in a state, after its time
+HINGES = [0, 1]  # of the arm, in the positions
 
 
 def states(count: int = 40, seed: int = 0) -> np.ndarray:
@@ -30,7 +31,7 @@ def states(count: int = 40, seed: int = 0) -> np.ndarray:
 
 def test_objects_stand_between_where_they_stood_and_are_otherwise_as_they_were():
     own = states()
-    drawn = drawn_states(MODEL, own, range(22), ARM, 5)
+    drawn = drawn_states(MODEL, own, range(22), HINGES, 5)
     assert drawn.shape == own.shape
     for first in OBJECTS:
         flat, known = drawn[:, first : first + 2], own[:22, first : first + 2]
@@ -48,23 +49,33 @@ def test_objects_stand_between_where_they_stood_and_are_otherwise_as_they_were()
 
 def test_objects_are_placed_independently_of_each_other():
     own = states(400)
-    own[:, OBJECTS[1]] = own[:, OBJECTS[0]]  # in the states that there are they move together
-    drawn = drawn_states(MODEL, own, range(400), ARM, 5)
+    own[:, OBJECTS[1]] = own[:, OBJECTS[0]] + 1e-4 * own[:, ARM[0]]  # they nearly move together
+    drawn = drawn_states(MODEL, own, range(400), HINGES, 5)
     assert abs(np.corrcoef(drawn[:, OBJECTS[0]], drawn[:, OBJECTS[1]])[0, 1]) < 0.15
+
+
+def test_what_stands_on_another_object_moves_with_it():
+    own = states()
+    own[:, OBJECTS[1] : OBJECTS[1] + 2] = own[:, OBJECTS[0] : OBJECTS[0] + 2] + [0.0, 0.01]
+    own[:, OBJECTS[1] + 2] = 1.0
+    drawn = drawn_states(MODEL, own, range(22), HINGES, 5)
+    way = drawn[:, OBJECTS[1] : OBJECTS[1] + 3] - drawn[:, OBJECTS[0] : OBJECTS[0] + 3]
+    np.testing.assert_allclose(way, np.broadcast_to([0.0, 0.01, 0.1], way.shape), atol=1e-12)
+    assert len(np.unique(drawn[:, OBJECTS[0]])) == len(drawn)
 
 
 def test_nothing_but_the_states_that_may_be_seen_is_looked_at():
     own, other = states(), states()
     other[22:] += 1.0
     np.testing.assert_array_equal(
-        drawn_states(MODEL, own, range(22), ARM, 5), drawn_states(MODEL, other, range(22), ARM, 5)
+        drawn_states(MODEL, own, range(22), HINGES, 5), drawn_states(MODEL, other, range(22), HINGES, 5)
     )
 
 
 def test_the_seed_decides():
     own = states()
     first, again, another = (
-        drawn_states(MODEL, own, range(22), ARM, seed) for seed in ([5, 1], [5, 1], [5, 2])
+        drawn_states(MODEL, own, range(22), HINGES, seed) for seed in ([5, 1], [5, 1], [5, 2])
     )
     np.testing.assert_array_equal(first, again)
     assert (first[:, 3:5] != another[:, 3:5]).all()
@@ -73,4 +84,4 @@ def test_the_seed_decides():
 @pytest.mark.parametrize("seen", [[3], range(30, 50), [-1, 4]])
 def test_states_that_are_not_there_or_only_one_are_refused(seen):
     with pytest.raises(ForethoughtError, match="at least two initial states from 0 to 39"):
-        drawn_states(MODEL, states(), seen, ARM, 0)
+        drawn_states(MODEL, states(), seen, HINGES, 0)
