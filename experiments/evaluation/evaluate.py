@@ -185,15 +185,18 @@ def _run_missing(
     return failures, measure_pace(ran, workers, last - start)
 
 
-def _contrasts(config: DictConfig, arms: Sequence[str]) -> dict[str, str]:
-    """Arm to the arm that it is compared with besides the policy alone."""
-    chosen = {str(arm): str(other) for arm, other in (config.get("contrasts") or {}).items()}
-    for arm, other in chosen.items():
-        if arm not in arms or other not in arms or arm == other:
-            raise ForethoughtError(
-                f"contrasts.{arm}={other} must name two different arms of this evaluation; there are "
-                f"{', '.join(arms)}."
-            )
+def _contrasts(config: DictConfig, arms: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Arm to the arms that it is compared with besides the policy alone."""
+    chosen: dict[str, tuple[str, ...]] = {}
+    for arm, given in (config.get("contrasts") or {}).items():
+        others = (given,) if isinstance(given, str) else tuple(given)
+        for other in others:
+            if arm not in arms or other not in arms or arm == other:
+                raise ForethoughtError(
+                    f"contrasts.{arm}={given} must name different arms of this evaluation; there are "
+                    f"{', '.join(arms)}."
+                )
+        chosen[str(arm)] = tuple(map(str, others))
     return chosen
 
 

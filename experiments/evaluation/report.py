@@ -24,18 +24,19 @@ Results = Mapping[Episode, EpisodeResult]
 
 
 def compare(
-    results: Results, arms: Sequence[str], contrasts: Mapping[str, str] | None = None
+    results: Results, arms: Sequence[str], contrasts: Mapping[str, Sequence[str]] | None = None
 ) -> dict[str, Any]:
     """Numbers of all arms, of every arm against the policy alone, and of some against others.
 
     Args:
         results: Outcomes of the episodes.
         arms: Names of the arms, in order.
-        contrasts: Arm to the arm that it is compared with besides.
+        contrasts: Arm to the arms that it is compared with besides.
 
     Returns:
         ``arms.<name>`` and ``paired.<name>`` over all episodes, and the same below ``tasks.<task>``;
-        ``contrasts.<name>`` with the other arm as ``against``.
+        ``contrasts.<name>`` with the other arm as ``against``; where there are several, the second and
+        further ones as ``contrasts.<name>, <other>``.
     """
     tasks = {
         episode.task_id: episode.task for episode in sorted(results, key=lambda episode: episode.task_id)
@@ -43,8 +44,9 @@ def compare(
     overall = _compare(results, arms)
     outcomes = _outcomes(results, arms)
     overall["contrasts"] = {
-        arm: {"against": other, **_paired(outcomes[other], outcomes[arm])}
-        for arm, other in (contrasts or {}).items()
+        f"{arm}, {other}" if place else arm: {"against": other, **_paired(outcomes[other], outcomes[arm])}
+        for arm, others in (contrasts or {}).items()
+        for place, other in enumerate(others)
     }
     overall["tasks"] = {
         name: _compare({e: r for e, r in results.items() if e.task_id == task}, arms)
@@ -210,7 +212,9 @@ def contrasts_table(numbers: Mapping[str, Any]) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for arm, found in numbers["contrasts"].items():
         difference, p = f"{100 * found['difference']:+.1f}", f"{found['mcnemar_p']:.2g}"
-        table.add_row(arm, found["against"], str(found["gained"]), str(found["lost"]), difference, p)
+        table.add_row(
+            arm.partition(",")[0], found["against"], str(found["gained"]), str(found["lost"]), difference, p
+        )
     return table
 
 

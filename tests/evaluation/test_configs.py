@@ -31,7 +31,7 @@ GIVEN_LATER = {
     "controller": {"policy", "planner"},
 }
 """Arguments that evaluation adds to what the config says."""
-SHORTHANDS = ["demo", "pixels", "committee", "baselines", "compare", "ablations"]
+SHORTHANDS = ["demo", "pixels", "committee", "clone", "baselines", "compare", "ablations"]
 """Evaluations with settings of their own."""
 
 

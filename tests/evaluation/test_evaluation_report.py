@@ -109,10 +109,13 @@ def test_arms_are_compared_with_one_another_where_asked():
     for episode in [e for e in found if e.arm == "search"]:
         other = Episode("other", "o", *(getattr(episode, name) for name in WHERE))
         found[other] = result(True)
-    numbers = compare(found, ["policy", "search", "other"], {"other": "search"})
+    numbers = compare(found, ["policy", "search", "other"], {"other": ["search"]})
     assert numbers["contrasts"] == {
         "other": {"against": "search", "gained": 2, "lost": 0, "difference": 0.5, "mcnemar_p": 0.5}
     }
     shown = Console(width=100, record=True)
     shown.print(contrasts_table(numbers))
     assert "+50.0" in shown.export_text()
+    both = compare(found, ["policy", "search", "other"], {"other": ["search", "policy"]})["contrasts"]
+    assert both["other"] == numbers["contrasts"]["other"]
+    assert both["other, policy"]["against"] == "policy"
