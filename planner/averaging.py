@@ -26,7 +26,7 @@ from .sources import ChunkMemory, running_averages
 class PolicyMean:
     """Executes the mean of the policy's first n samples: positions linearly, rotations on SO(3), a binary
     gripper by majority, step by step. With a policy that has likelihoods, each different sample counts as it
-    is likely. Imagines nothing, so that decisions have no values.
+    is likely. Imagines nothing: the values of its decisions are zero.
 
     Attributes:
         action_spec: Meaning and bounds of the action.
@@ -53,14 +53,14 @@ class PolicyMean:
         mean[~inputs.whole] = inputs.own[~inputs.whole]
         rows = len(mean)
         averaged = inputs.whole & (chunks.shape[1] > 1)
-        unknown = np.full(rows, np.nan, np.float32)
+        nothing = np.where(inputs.whole, np.float32(0.0), np.float32(np.nan))
         meant = f"policy: the mean of {chunks.shape[1]} samples"
         failed = "fallback: the policy's chunk is not finite"
         return Decision(
             chunk=mean,
             slot=np.zeros(rows, np.int32),
-            value=unknown,
-            policy_value=unknown.copy(),
+            value=nothing,
+            policy_value=nothing.copy(),
             overridden=averaged,
             fallback=~inputs.whole,
             reason=tuple(meant if whole else failed for whole in inputs.whole.tolist()),

@@ -8,6 +8,7 @@ from planner_fakes import ARM, ArmWorld, NearTarget, observe, policy_samples
 
 from forethought.interfaces import ActionSamples, ForethoughtError, Planner
 from forethought.planner import PolicyMean, policy_mean, running_averages
+from forethought.wrappers.controller import Controller
 
 
 def plan(samples: ActionSamples, n: int = 8):
@@ -23,7 +24,7 @@ def test_it_executes_the_mean_of_the_first_samples(n, counted):
     assert decision.overridden.tolist() == [counted > 1] * 3
     assert not decision.fallback.any()
     assert decision.reason == (f"policy: the mean of {counted} samples",) * 3
-    assert np.isnan(decision.value).all()
+    assert (decision.value == 0.0).all()
     assert decision.candidates is None
     assert not decision.simulations.any()
 
@@ -49,7 +50,24 @@ def test_what_is_not_finite_is_no_part_of_the_mean_and_an_own_chunk_that_is_not_
     np.testing.assert_array_equal(decision.chunk[0], expected)
     np.testing.assert_array_equal(decision.chunk[1], chunks[1, 0])
     assert decision.fallback.tolist() == [False, True]
+    assert np.isnan(decision.value).tolist() == [False, True]
     assert decision.reason[1].startswith("fallback")
+
+
+def test_the_controller_executes_it():
+    samples = policy_samples(ARM, 2, 4, 8)
+
+    class Sampling:
+        action_spec, horizon = ARM, 8
+
+        def propose(self, observation, n, seeds):
+            return ActionSamples(samples.chunks[:, :n])
+
+    controller = Controller(Sampling(), PolicyMean(ARM, 4))
+    assert controller.samples == 4
+    decision = controller.decide(observe(np.zeros((2, 7))), np.arange(2))
+    np.testing.assert_array_equal(decision.chunk, running_averages(samples.chunks, ARM)[:, -1])
+    assert not decision.fallback.any()
 
 
 def test_it_is_a_planner_by_name_and_refuses_a_number_that_is_none():
