@@ -13,7 +13,6 @@ how each refines it. ``reuse`` and ``gate`` wrap a planner, ``explain`` puts a d
 
 from __future__ import annotations
 
-from .averaging import PolicyMean, policy_mean
 from .backup import BACKUPS, Backup, MaximumBackup, MeanBackup, TemporalDifferenceMix
 from .bandwidth import Bandwidth, choose_bandwidth
 from .best_of_n import BestOfN
@@ -90,7 +89,6 @@ __all__ = [
     "OneByOne",
     "PathIntegral",
     "PolicyKernels",
-    "PolicyMean",
     "PolicySamples",
     "PrimitiveKernels",
     "ProgressiveWidening",
@@ -120,7 +118,6 @@ __all__ = [
     "kernel_proposals",
     "latent_distance",
     "mppi",
-    "policy_mean",
     "random_shooting",
     "running_averages",
     "search_shape",

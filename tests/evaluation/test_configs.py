@@ -78,8 +78,7 @@ def test_configs_of_functions_repeat_their_defaults(application):
 
 
 @pytest.mark.parametrize(
-    "option",
-    ["forethought", "vla_reasoner", "random_shooting", "cem", "icem", "mppi", "fitted", "policy_mean"],
+    "option", ["forethought", "vla_reasoner", "random_shooting", "cem", "icem", "mppi", "fitted"]
 )
 def test_planner_configs_repeat_the_defaults_of_the_presets(option):
     check_defaults(composed("eval", f"planner={option}").planner, GIVEN_LATER["planner"])
