@@ -70,10 +70,7 @@ class PolicyKernels:
     varies_with: ClassVar[str] = "tree"
 
     def centres(self, context: Context) -> np.ndarray:
-        weights = context.weights
-        if weights is None:
-            return context.samples
-        return np.take_along_axis(context.samples, resampled(weights)[:, :, None, None], axis=1)
+        return _as_likely(context)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,11 +101,8 @@ class AveragedPolicyKernels:
         _require_numbers(self.over, "samples")
 
     def centres(self, context: Context) -> np.ndarray:
-        samples, weights = context.samples, context.weights
-        if weights is not None:
-            samples = np.take_along_axis(samples, resampled(weights)[:, :, None, None], axis=1)
-        most = samples.shape[1]
-        over = sorted({min(number, most) for number in self.over})
+        samples = _as_likely(context)
+        over = sorted({min(number, samples.shape[1]) for number in self.over})
         return running_averages(samples, self.spec)[:, np.asarray(over) - 1]
 
 
@@ -157,6 +151,15 @@ class AveragedKernels:
     def centres(self, context: Context) -> np.ndarray:
         chunks = self.memory.nearest(context.latent, context.instruction, max(self.over))
         return running_averages(np.asarray(chunks), self.spec)[:, np.asarray(self.over) - 1]
+
+
+def _as_likely(context: Context) -> np.ndarray:
+    """The policy's samples ``[M, N, H, A]``, each as often as the policy says that it is likely, where it
+    does."""
+    weights = context.weights
+    if weights is None:
+        return context.samples
+    return np.take_along_axis(context.samples, resampled(weights)[:, :, None, None], axis=1)
 
 
 def _require_numbers(over: tuple[int, ...], of: str) -> None:

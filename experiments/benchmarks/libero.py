@@ -78,9 +78,13 @@ class LiberoBenchmark:
         placements: int | None = None,
         placed_between: tuple[int, int] = (0, 21),
     ) -> None:
-        self.placements = None if placements is None else int(placements)
-        first, last = placed_between
-        self.placed_between = int(first), int(last)
+        if (placements is not None and placements < 0) or len(placed_between) != 2:
+            raise ForethoughtError(
+                "New placements need a seed of at least 0 and the first and last initial state to draw "
+                f"between; got placements={placements}, placed_between={list(placed_between)}."
+            )
+        first, last = map(int, placed_between)
+        self.placements = None if placements is None else (int(placements), (first, last))
         self.convention = find_convention(convention)
         if stepping not in STEPPINGS:
             raise ForethoughtError(
@@ -135,7 +139,7 @@ class LiberoBenchmark:
             mesh_faces=self.mesh_faces,
             stepping=self.stepping,
             cameras=self.cameras,
-            placements=None if self.placements is None else (self.placements, self.placed_between),
+            placements=self.placements,
         )
 
     def describe(self) -> dict[str, Any]:
@@ -149,18 +153,12 @@ class LiberoBenchmark:
             "cameras": list(self.cameras),
             "camera_size": self.camera_size,
             "cheap_rendering": self.cheap_rendering,
-            **self._placed(),
+            "placements": self.placements,
             "mesh_faces": self.mesh_faces,
             "stepping": self.stepping,
             "observation": "end of the control step",
             "versions": versions(),
         }
-
-    def _placed(self) -> dict[str, Any]:
-        """What a reader needs to know of new placements; nothing where there are none."""
-        if self.placements is None:
-            return {}
-        return {"placements": self.placements, "placed_between": list(self.placed_between)}
 
 
 class LiberoEnv(gymnasium.Env):

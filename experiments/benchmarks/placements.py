@@ -1,9 +1,9 @@
 """New placements of a task's objects, within the bounds of those that it comes with.
 
-A suite ships a few dozen initial states of a task, some of which are kept for evaluation: a model sees too
-few places of each object to tell a centimetre from another. LIBERO places every object in a rectangle of its
-own, so the first states tell the rectangles, and new states are drawn from these without looking at any
-other. (LIBERO's own reset draws as well, but puts what stands on fixtures off them from the second time on.)
+A suite ships a few dozen initial states of a task, some of which are kept for evaluation. LIBERO places every
+object in a rectangle of its own, so the first states tell the rectangles, and new states are drawn from these
+without looking at any other. (LIBERO's own reset draws as well, but puts what stands on fixtures off them
+from the second time on.)
 """
 
 from __future__ import annotations

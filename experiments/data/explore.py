@@ -17,7 +17,7 @@ from ...interfaces import ActionSamples, Observation, Policy, WorldModel
 from ...planner import Context, KernelProposals
 from ...planner.mixtures import kernel_proposals
 from ...planner.sources import DEFAULT_BANDWIDTHS
-from .delegate import PolicyDelegate
+from ...wrappers.policies.delegate import PolicyDelegate
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from ...interfaces import ActionSamples, Observation, Planner, Policy
 from ...reward.simulated import SimulatedValue
 from ...world_models.latent import load_state_embedding
 from ...world_models.simulator import SimulatorWorldModel
-from .delegate import PolicyDelegate
+from ...wrappers.policies.delegate import PolicyDelegate
 
 
 @dataclass(frozen=True, eq=False)

@@ -309,7 +309,7 @@ def test_new_placements_are_others_than_the_suites_own_and_are_repeated(exact: L
             found.append(env.privileged_state())
         assert np.isfinite(env.frame()["agentview_rgb"]).all()
         env.close()
-        assert benchmark.describe()["placements"] == placements
+        assert benchmark.describe()["placements"] == (placements, (0, 21))
         return found[0], found[1]
 
     exact.start(init_state=0)
@@ -320,7 +320,11 @@ def test_new_placements_are_others_than_the_suites_own_and_are_repeated(exact: L
     again, _ = starts(7)
     np.testing.assert_array_equal(first, again)
     assert (starts(8)[0][basket][:2] != first[basket][:2]).all()
-    assert "placements" not in LiberoBenchmark(SUITE).describe()
+    assert LiberoBenchmark(SUITE).describe()["placements"] is None
+    with pytest.raises(ForethoughtError, match="placements=-1"):
+        LiberoBenchmark(SUITE, placements=-1)
+    with pytest.raises(ForethoughtError, match=r"placed_between=\[3\]"):
+        LiberoBenchmark(SUITE, placements=1, placed_between=(3,))
 
 
 @pytest.mark.parametrize("init_state", [-1, 50, 1.5, None])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from rich.console import Console
 
+from forethought.experiments.evaluation.evaluate import _contrasts
 from forethought.experiments.evaluation.plan import Episode
 from forethought.experiments.evaluation.report import compare, contrasts_table
 from forethought.experiments.evaluation.statistics import wilson_interval
 from forethought.experiments.evaluation.store import EpisodeResult
+from forethought.interfaces import ForethoughtError
 
 WHERE = ("task_id", "task", "init_state", "seed")
 
@@ -119,3 +122,11 @@ def test_arms_are_compared_with_one_another_where_asked():
     both = compare(found, ["policy", "search", "other"], {"other": ["search", "policy"]})["contrasts"]
     assert both["other"] == numbers["contrasts"]["other"]
     assert both["other, policy"]["against"] == "policy"
+
+
+@pytest.mark.parametrize(
+    "contrasts", [{"other": "nobody"}, {"other": ["search", "other"]}, {"nobody": ["search"]}]
+)
+def test_a_comparison_with_an_arm_that_is_not_there_or_with_itself_is_refused(contrasts):
+    with pytest.raises(ForethoughtError, match="must name different arms"):
+        _contrasts(OmegaConf.create({"contrasts": contrasts}), ["policy", "search", "other"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import forethought
 from forethought.interfaces import ActionSamples, ActionSpec, ForethoughtError, Observation, Policy
 from forethought.planner import running_averages
 from forethought.wrappers.policies.averaged import AveragedPolicy, load
@@ -58,6 +59,15 @@ def test_the_mean_of_one_sample_is_that_sample():
 def test_a_number_that_is_none_is_refused(average):
     with pytest.raises(ForethoughtError, match="at least 1 sample"):
         AveragedPolicy(Sampling(), average)
+
+
+def test_wrapped_it_looks_ahead(planner):
+    plans = planner("rising")
+    wrapped = forethought.wrap(AveragedPolicy(Sampling(), 6), planner=plans)
+    planned = wrapped.propose(SEEN, 1, SEEDS).chunks
+    assert np.allclose(planned[0, 0, :, 0], 0.1 * np.arange(1, 5))
+    mean = AveragedPolicy(Sampling(), 6).propose(SEEN, 1, SEEDS).chunks[:, 0]
+    np.testing.assert_array_equal(plans.samples[0].chunks[:, 0], mean)
 
 
 def test_a_shipped_policy_is_averaged_by_name():

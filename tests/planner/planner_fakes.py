@@ -54,6 +54,19 @@ def policy_samples(spec: ActionSpec, batch: int, n: int, horizon: int, seed: int
     return ActionSamples(spec.clip(np.stack(rows).astype(np.float32)))
 
 
+def context(samples: np.ndarray, seeds=None, nodes=None) -> Context:
+    """Nodes with these samples, in states from 0 to 1."""
+    rows = len(samples)
+    seeds = np.arange(rows) if seeds is None else np.asarray(seeds)
+    return Context(
+        samples=samples,
+        latent=np.linspace(0.0, 1.0, rows)[:, None],
+        instruction=("",) * rows,
+        seeds=seeds,
+        nodes=np.zeros(rows, np.int64) if nodes is None else np.asarray(nodes),
+    )
+
+
 @dataclass
 class FunctionWorld:
     """``next = transition(state [M, P], chunks [M, H, A])``, float64; counts what it is asked."""

@@ -7,16 +7,19 @@ it hesitates between two, the mean may be neither. Which of the two holds an eva
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ...interfaces import ActionSamples, ActionSpec, ForethoughtError, Observation, Policy
+from ...interfaces import ActionSamples, ForethoughtError, Observation
 from ...planner import running_averages
 from . import reference
+from .delegate import PolicyDelegate
 
 
-class AveragedPolicy:
+@dataclass(frozen=True, eq=False)
+class AveragedPolicy(PolicyDelegate):
     """Executes the mean of a policy's first samples; further samples are the policy's own.
 
     Positions are averaged linearly, rotations on SO(3), a binary gripper by majority, step by step.
@@ -24,24 +27,18 @@ class AveragedPolicy:
     Attributes:
         policy: Who is averaged.
         average: How many samples.
-        cameras: Cameras that an observation must have; empty where the policy does not say.
     """
 
-    def __init__(self, policy: Policy, average: int = 8) -> None:
-        if average != int(average) or average < 1:
-            raise ForethoughtError(f"average must be an integer of at least 1 sample; got {average}.")
-        self.policy, self.average = policy, int(average)
-        self.cameras: tuple[str, ...] = tuple(getattr(policy, "cameras", ()))
+    average: int = 16
+
+    def __post_init__(self) -> None:
+        if self.average != int(self.average) or self.average < 1:
+            raise ForethoughtError(f"average must be an integer of at least 1 sample; got {self.average}.")
 
     @property
-    def action_spec(self) -> ActionSpec:
-        """The policy's."""
-        return self.policy.action_spec
-
-    @property
-    def horizon(self) -> int:
-        """The policy's."""
-        return self.policy.horizon
+    def cameras(self) -> tuple[str, ...]:
+        """Cameras that an observation must have; empty where the policy does not say."""
+        return tuple(getattr(self.policy, "cameras", ()))
 
     def propose(self, observation: Observation, n: int, seeds: np.ndarray) -> ActionSamples:
         """N chunks per row, ``[B, N, H, A]``; see ``Policy.propose``. Likelihoods are not passed on: the mean
@@ -53,7 +50,7 @@ class AveragedPolicy:
 
 
 def load(
-    folder: str | Path, file: str = "policy.safetensors", steps: int = 8, average: int = 8
+    folder: str | Path, file: str = "policy.safetensors", steps: int = 8, average: int = 16
 ) -> AveragedPolicy:
     """The mean of a reference policy in a models folder.
 
